@@ -1,0 +1,175 @@
+//! What a user signs.
+
+use crate::{
+    AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Nonce, PriceTicks, Recipient, Signature,
+};
+
+/// An action with the envelope that makes its signature valid once, here, and until a height.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedAction {
+    /// The chain that it is meant for.
+    pub chain: ChainId,
+    /// The account that signs and is charged.
+    pub account: AccountId,
+    /// Used at most once by this account while unexpired.
+    pub nonce: Nonce,
+    /// The last height at which a block may carry it.
+    pub expiry: Height,
+    /// What it does.
+    pub action: Action,
+    /// Signature of the account's owner, in [`Domain::Action`](crate::Domain::Action).
+    pub signature: Signature,
+}
+
+/// Everything that an account can ask of settlement. Amounts and sizes are positive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The issuer opens an account for `owner` and credits it. Refused to anybody else.
+    Open {
+        /// Who will own the account.
+        owner: Key,
+        /// Its first deposit; may be zero.
+        amount: Atoms,
+    },
+    /// The issuer credits an account for value that arrived from outside.
+    Deposit {
+        /// Who is credited.
+        to: AccountId,
+        /// How much.
+        amount: Atoms,
+    },
+    /// Moves free collateral to another account.
+    Transfer {
+        /// Who is credited.
+        to: AccountId,
+        /// How much.
+        amount: Atoms,
+    },
+    /// Moves free cross collateral into an isolated position: a rescue of that position.
+    TopUpIsolated {
+        /// Market of the position.
+        market: MarketId,
+        /// How much.
+        amount: Atoms,
+    },
+    /// Moves spare collateral of an isolated position back to cross.
+    ReleaseIsolated {
+        /// Market of the position.
+        market: MarketId,
+        /// How much.
+        amount: Atoms,
+    },
+    /// Chooses cross or isolated margin for a market in which the account is flat.
+    SetMarginMode {
+        /// Market concerned.
+        market: MarketId,
+        /// The mode of positions opened from now on.
+        mode: MarginMode,
+    },
+    /// Takes value off the chain: it becomes an exit that anyone can prove against a block.
+    Withdraw {
+        /// How much.
+        amount: Atoms,
+        /// Where it goes.
+        recipient: Recipient,
+    },
+    /// A bilateral trade: the signer takes a quote that the counterparty signed.
+    Fill {
+        /// What the counterparty offers.
+        quote: Quote,
+        /// Counterparty's signature over the quote, in [`Domain::Quote`](crate::Domain::Quote).
+        quote_signature: Signature,
+        /// How much of it the signer takes: positive, at most the quote's size.
+        lots: Lots,
+    },
+}
+
+/// A firm offer to trade with one named account, usable once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Chain that it is meant for.
+    pub chain: ChainId,
+    /// Account that offers (the maker).
+    pub maker: AccountId,
+    /// Account that may take it.
+    pub taker: AccountId,
+    /// Market.
+    pub market: MarketId,
+    /// Side of the maker.
+    pub side: Side,
+    /// Price of every lot.
+    pub price: PriceTicks,
+    /// Largest size, positive.
+    pub lots: Lots,
+    /// Nonce of the maker: a quote is taken at most once.
+    pub nonce: Nonce,
+    /// Last height at which it can be taken.
+    pub expiry: Height,
+}
+
+/// Buy or sell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Adds lots.
+    Buy,
+    /// Removes lots.
+    Sell,
+}
+
+impl Side {
+    /// The other side.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Buy => Self::Sell,
+            Self::Sell => Self::Buy,
+        }
+    }
+}
+
+/// How a position is margined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MarginMode {
+    /// Backed by all of the account's cross collateral.
+    #[default]
+    Cross,
+    /// Backed by its own collateral alone: its deficit never touches the rest of the account.
+    Isolated,
+}
+
+/// Which part of a block an action competes for. A pure function of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Can only lower the risk of somebody's positions: executed before the sweep.
+    Rescue,
+    /// Can add risk or take collateral away: executed after the sweep.
+    Trade,
+}
+
+impl Action {
+    /// The lane of this kind of action.
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Open { .. } | Self::Deposit { .. } | Self::Transfer { .. } | Self::TopUpIsolated { .. } => {
+                Lane::Rescue
+            }
+            Self::ReleaseIsolated { .. }
+            | Self::SetMarginMode { .. }
+            | Self::Withdraw { .. }
+            | Self::Fill { .. } => Lane::Trade,
+        }
+    }
+
+    /// The name used in logs, reports and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Deposit { .. } => "deposit",
+            Self::Transfer { .. } => "transfer",
+            Self::TopUpIsolated { .. } => "top_up_isolated",
+            Self::ReleaseIsolated { .. } => "release_isolated",
+            Self::SetMarginMode { .. } => "set_margin_mode",
+            Self::Withdraw { .. } => "withdraw",
+            Self::Fill { .. } => "fill",
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The words of Seawall: identifiers, quantities with their units, actions, observations and blocks.
+//!
+//! This crate is the ground floor. It holds data and the limits of that data, no behaviour: what an
+//! action *does* is the ledger's business, who may *say* it is the chain's. Everything here is plain
+//! integers, so two validators on different machines cannot read one value differently.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`units`] | newtypes for every quantity: ticks, lots, atoms, rates, times |
+//! | [`ids`] | newtypes for every name: chain, account, market, validator, keys, digests |
+//! | [`action`] | what a user signs, and the lane each kind travels in |
+//! | [`mark`] | a price that cannot be read without its state |
+//! | [`observation`] | what a validator says of the outside world in every view |
+//! | [`block`] | header and body |
+//! | [`refusal`] | every reason for which an action is refused |
+//! | [`domain`] | signing domains |
+//! | [`limits`] | every bound on data that comes from outside |
+//! | `codec` (feature) | the canonical encoding of all of it |
+//!
+//! Invariant: every value that decodes is within [`limits`], so no later arithmetic has to ask.
+
+pub mod action;
+pub mod block;
+pub mod domain;
+pub mod ids;
+pub mod limits;
+pub mod mark;
+pub mod observation;
+pub mod refusal;
+pub mod units;
+
+pub use action::{Action, Lane, MarginMode, Quote, Side, SignedAction};
+pub use block::{Body, Header};
+pub use domain::Domain;
+pub use ids::{AccountId, ChainId, Digest, Key, MarketId, Nonce, Recipient, Signature, ValidatorId};
+pub use mark::{Mark, PriceState};
+pub use observation::{Health, Observation, OutcomeRef, PriceReport, RescueRef};
+pub use refusal::Refusal;
+pub use units::{Atoms, FundingIndex, Height, Lots, Ppm, PriceTicks, TimeMs};

@@ -1,0 +1,44 @@
+//! Every bound on data that comes from outside, in one place.
+//!
+//! The decoder enforces each of them, so that arithmetic further up never has to ask. A limit may be
+//! raised by an upgrade, never lowered: old blocks must stay readable.
+
+/// Highest price. Beyond it a market must be redefined with a coarser tick.
+pub const MAX_PRICE_TICKS: u64 = (1 << 40) - 1;
+/// Largest position or trade, in either direction.
+pub const MAX_LOTS: i64 = (1 << 40) - 1;
+/// Most atoms that one lot gains when its price rises by one tick.
+pub const MAX_ATOMS_PER_TICK_LOT: u32 = 1 << 24;
+/// Largest amount that one action can move, and largest supply: 10^18 atoms.
+pub const MAX_AMOUNT_ATOMS: i128 = 1_000_000_000_000_000_000;
+/// Rates are at most 100 %.
+pub const MAX_PPM: u32 = 1_000_000;
+/// Scale of [`FundingIndex`](crate::FundingIndex): 2^32 per atom.
+pub const FUNDING_SCALE: i128 = 1 << 32;
+
+/// Most markets on a chain.
+pub const MAX_MARKETS: usize = 256;
+/// Most validators in a committee.
+pub const MAX_VALIDATORS: usize = 200;
+/// Most accounts on a chain.
+pub const MAX_ACCOUNTS: u64 = 1 << 32;
+/// Most markets in which one account can hold positions at a time.
+pub const MAX_POSITIONS_PER_ACCOUNT: usize = 16;
+/// Most tiers in a market's margin schedule.
+pub const MAX_TIERS: usize = 8;
+
+/// How far ahead of the current height an action may expire. It bounds how long a nonce is kept.
+pub const MAX_EXPIRY_BLOCKS: u64 = 100_000;
+/// Most unexpired nonces that an account can have at a time; a further action is refused.
+pub const MAX_NONCES_PER_ACCOUNT: usize = 64;
+
+/// Most actions in a block.
+pub const MAX_ACTIONS_PER_BLOCK: usize = 16_384;
+/// Largest encoded block, in bytes.
+pub const MAX_BLOCK_BYTES: usize = 8 << 20;
+/// Most rescues listed in an observation.
+pub const MAX_RESCUES_PER_OBSERVATION: usize = 256;
+/// Most zone outcomes listed in an observation.
+pub const MAX_OUTCOMES_PER_OBSERVATION: usize = 64;
+/// Most price sources that one validator can claim for a market.
+pub const MAX_SOURCES: u8 = 64;
