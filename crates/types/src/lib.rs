@@ -30,9 +30,11 @@ pub mod refusal;
 pub mod units;
 
 pub use action::{Action, Lane, MarginMode, Quote, Side, SignedAction};
-pub use block::{Body, Header};
+pub use block::{Body, Header, OpsTarget};
 pub use domain::Domain;
-pub use ids::{AccountId, ChainId, Digest, Key, MarketId, Nonce, Recipient, Signature, ValidatorId};
+pub use ids::{
+    AccountId, ChainId, Digest, Key, MarketId, Nonce, ParseHexError, Recipient, Signature, ValidatorId,
+};
 pub use mark::{Mark, PriceState};
 pub use observation::{Health, Observation, OutcomeRef, PriceReport, RescueRef};
 pub use refusal::Refusal;
