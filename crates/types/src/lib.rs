@@ -21,6 +21,8 @@
 
 pub mod action;
 pub mod block;
+#[cfg(feature = "codec")]
+pub mod codec;
 pub mod domain;
 pub mod ids;
 pub mod limits;
