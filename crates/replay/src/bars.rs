@@ -295,9 +295,9 @@ fn name<'a>(text: &'a str, column: &str) -> Result<&'a str, String> {
 
 fn integer(text: &str, column: &str, max: u64) -> Result<u64, String> {
     match text.parse::<u64>() {
-        Ok(value) if value <= max && !text.starts_with('+') => Ok(value),
-        Ok(_) => Err(format!("{column}: {text:?} is beyond {max}")),
-        Err(_) => Err(format!("{column}: {text:?} is not a whole number")),
+        Ok(value) if value > max => Err(format!("{column}: {text:?} is beyond {max}")),
+        Ok(value) if !text.starts_with('+') => Ok(value),
+        _ => Err(format!("{column}: {text:?} is not a whole number")),
     }
 }
 

@@ -76,7 +76,8 @@ pub struct BookSpec {
     pub tail_from_usd: f64,
     /// Exponent of the tail; above 1, or there is no mean.
     pub tail_exponent: f64,
-    /// Largest notional of an account that is no market maker.
+    /// Largest notional of an account that is no market maker, and of its position in the heaviest
+    /// market; in a lighter one as much less as that weighs less, because nobody finds the other side.
     pub max_notional_usd: f64,
     /// Share of accounts that are long.
     pub long_ppm: u32,
@@ -181,6 +182,8 @@ struct Market {
     lot_atoms: i128,
     /// Weights up to and including this market.
     cumulative: u32,
+    /// Largest position of an account that is no market maker, in atoms.
+    most_atoms: f64,
 }
 
 /// How an account holds its positions.
@@ -272,6 +275,7 @@ impl<'a, F: Fn(MarketId, i128) -> u32> Drawer<'a, F> {
             .try_fold(0u32, |total, (_, weight)| total.checked_add(*weight))
             .filter(|total| *total > 0 && spec.leverage.iter().all(|(leverage, _)| *leverage > 0))
             .ok_or_else(|| bad("leverage needs a choice with a weight, each at least 1x"))?;
+        let heaviest = replay.markets.iter().map(|market| market.weight_ppm).max().unwrap_or(1);
         let mut cumulative = 0;
         let markets = replay
             .markets
@@ -279,7 +283,8 @@ impl<'a, F: Fn(MarketId, i128) -> u32> Drawer<'a, F> {
             .map(|market| {
                 cumulative += market.weight_ppm;
                 let lot_atoms = i128::from(market.first_price.0) * i128::from(market.atoms_per_tick_lot);
-                Market { lot_atoms, cumulative }
+                let share = f64::from(market.weight_ppm) / f64::from(heaviest);
+                Market { lot_atoms, cumulative, most_atoms: spec.max_notional_usd * ATOMS_PER_USD * share }
             })
             .collect();
         Ok(Self {
@@ -321,8 +326,8 @@ impl<'a, F: Fn(MarketId, i128) -> u32> Drawer<'a, F> {
                 Kind::Hedged if legs > 1 => leg == 0,
                 _ => long != (leg > 0 && hit(rng, CONTRARY_LEG_PPM)),
             };
-            let lot_atoms = self.markets[usize::from(market.0)].lot_atoms;
-            let wanted = notional_usd * share * ATOMS_PER_USD / lot_atoms as f64;
+            let Market { lot_atoms, most_atoms, .. } = self.markets[usize::from(market.0)];
+            let wanted = (notional_usd * share * ATOMS_PER_USD).min(most_atoms) / lot_atoms as f64;
             let size = (wanted.round() as i64).clamp(1, MAX_LOTS);
             let lots = if buy { size } else { -size };
             let notional = i128::from(size) * lot_atoms;
