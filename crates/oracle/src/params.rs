@@ -42,7 +42,8 @@ pub struct MarketParams {
     /// `T_age`: a report counts while it is not older than this. At least `f + 1` leader turns, and at most
     /// [`OracleParams::halt_after_ms`], so that no report from before a halt counts after it.
     pub report_max_age_ms: u64,
-    /// How far from the price a report may lie and still corroborate it, relative to the price. Positive.
+    /// How far from the price a report may lie and still corroborate it, relative to the price. Positive. It
+    /// should cover what honest members differ by, and what the price moves in `f + 1` leader turns.
     pub band_ppm: Ppm,
     /// A price farther than this from the last corroborated one, relative to that one, is a jump. Below
     /// 100 %, and such that `(1 + gate)(1 - band) > 1`: the band lies inside the gate.

@@ -85,19 +85,18 @@ impl SourceParams {
 
 /// The report that counting quotes make; nothing if there are none. The order of `prices` does not matter.
 ///
-/// Prices of zero are left out, and so is what is above the first [`MAX_SOURCES`] in ascending order: a
-/// report cannot claim more.
+/// Prices of zero are left out. Of more than [`MAX_SOURCES`], all count for the medians and the report claims
+/// [`MAX_SOURCES`].
 pub fn aggregate(prices: &[PriceTicks]) -> Option<PriceReport> {
     let mut sorted: Vec<_> = prices.iter().copied().filter(|price| price.0 > 0).collect();
     sorted.sort_unstable();
-    sorted.truncate(usize::from(MAX_SOURCES));
     let (first, last) = (sorted.first()?, sorted.last()?);
     let k = sorted.len();
     Some(PriceReport {
         low: *sorted.get((k - 1) / 2)?,
         high: *sorted.get(k / 2)?,
         spread: PriceTicks(last.0 - first.0),
-        sources: u8::try_from(k).ok()?,
+        sources: u8::try_from(k).unwrap_or(MAX_SOURCES).min(MAX_SOURCES),
     })
 }
 

@@ -56,6 +56,10 @@
 //!   prices within one band of each other: their rows alone are a quorum.
 //! - A leader chooses which `q` observations its block holds. Rows outlive it: an honest leader comes within
 //!   `f + 1` turns, and all limits here cover as many (see [`params`](crate::params)).
+//! - A dispute takes `f + 1` reports at the price that do not stand behind it, so at least one honest member's,
+//!   and a member's report follows the majority of its sources. So neither `f` members nor a minority of
+//!   sources can dispute a price, and a leader that carries some of the honest reports of a jump, beside `f`
+//!   lying ones, delays it by a turn at most.
 //! - If all sources die, honest members say "no price", their rows stop counting at once, and the market is
 //!   stale `T_stale` after its last update. If the members are silent instead, their last reports go on
 //!   counting until they expire: at most `T_age + T_stale` pass before the market is stale.
@@ -285,7 +289,7 @@ pub enum RestoreError {
         /// Markets.
         need: usize,
     },
-    /// A row without exactly one (possibly absent) report a market.
+    /// A row without exactly one (possibly absent) report a market, or with one that is no price.
     #[error("validator {0}: the row does not fit the markets")]
     Row(ValidatorId),
     /// A market record that no sequence of blocks can produce.
@@ -345,8 +349,8 @@ impl Oracle {
         if state.markets.len() != need {
             return Err(RestoreError::Markets { have: state.markets.len(), need });
         }
-        let rows = (0..).map(ValidatorId).zip(&state.reporters);
-        if let Some((author, _)) = rows.into_iter().find(|(_, row)| row.reports.len() != need) {
+        let mut rows = (0..).map(ValidatorId).zip(&state.reporters);
+        if let Some((author, _)) = rows.find(|(_, row)| !row.is_sound(&params.markets)) {
             return Err(RestoreError::Row(author));
         }
         let mut records = (0..).map(MarketId).zip(&state.markets).zip(&params.markets);
@@ -525,6 +529,12 @@ impl Oracle {
 }
 
 impl ReporterRow {
+    fn is_sound(&self, markets: &[MarketParams]) -> bool {
+        let mut reports = markets.iter().zip(&self.reports);
+        self.reports.len() == markets.len()
+            && reports.all(|(limits, report)| report.is_none_or(|report| is_price(limits, &report)))
+    }
+
     fn counts(&self, limits: &MarketParams, head: &Head) -> bool {
         self.seq.is_some()
             && head.height.0.saturating_sub(self.height.0) < limits.report_max_age_heights
@@ -561,8 +571,10 @@ impl MarketOracle {
         self.last.is_none_or(|price| limits.in_range(price))
             && fresh == self.blind_since.is_none()
             && (self.state == PriceState::Reopening) == self.grace_since.is_some()
+            && (self.state != PriceState::Reopening || self.must_reopen)
             && (self.state == PriceState::Disputed) == self.disputed.is_some()
-            && !(fresh && (self.must_reopen || self.last.is_none()))
+            && !(fresh && self.must_reopen)
+            && (self.last.is_some() || matches!(self.state, PriceState::Stale | PriceState::Disputed))
     }
 
     fn go_blind(&mut self, state: PriceState) {
@@ -624,6 +636,14 @@ impl MarketOracle {
     }
 }
 
+/// Whether a report is well formed and within the market's range; any other is "no price".
+fn is_price(limits: &MarketParams, report: &PriceReport) -> bool {
+    report.low <= report.high
+        && report.sources > 0
+        && limits.in_range(report.low)
+        && limits.in_range(report.high)
+}
+
 /// The reports of one observation that are prices, one entry a market.
 fn usable(markets: &[MarketParams], prices: &[(MarketId, PriceReport)]) -> Vec<Option<PriceReport>> {
     let mut named = vec![false; markets.len()];
@@ -635,11 +655,7 @@ fn usable(markets: &[MarketParams], prices: &[(MarketId, PriceReport)]) -> Vec<O
         else {
             continue;
         };
-        let well_formed = report.low <= report.high
-            && report.sources > 0
-            && limits.in_range(report.low)
-            && limits.in_range(report.high);
-        *entry = (well_formed && !*named).then_some(*report);
+        *entry = (is_price(limits, report) && !*named).then_some(*report);
         *named = true;
     }
     reports
