@@ -1,0 +1,516 @@
+//! What each action does. Validate, then mutate: an action is planned on copies, and only a plan without
+//! objection is written, so a refused action leaves no trace.
+
+use seawall_types::{
+    AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Nonce, PriceTicks, Quote, Refusal, Side,
+    limits,
+};
+
+use crate::{
+    health::{self, Valuation},
+    kernel,
+    ledger::Ledger,
+    state::{Account, AccountKind, Compartment, Exit},
+    trade::{self, Flow},
+};
+
+/// What an action did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// An account was opened.
+    Opened {
+        /// Its id.
+        account: AccountId,
+    },
+    /// Value arrived from outside.
+    Deposited,
+    /// Value moved between accounts.
+    Transferred,
+    /// Value moved between compartments of the account.
+    Moved,
+    /// The margin mode was set.
+    ModeSet,
+    /// Value is on its way out.
+    Withdrawn {
+        /// Index of the exit.
+        exit: u64,
+    },
+    /// A trade was settled.
+    Filled(Filled),
+}
+
+/// A settled trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Market.
+    pub market: MarketId,
+    /// Who took the quote.
+    pub taker: AccountId,
+    /// Who made it.
+    pub maker: AccountId,
+    /// Side of the taker.
+    pub side: Side,
+    /// Size.
+    pub lots: Lots,
+    /// Price.
+    pub price: PriceTicks,
+    /// Fee of the taker, to the insurance fund.
+    pub taker_fee: Atoms,
+    /// Fee of the maker, to the insurance fund.
+    pub maker_fee: Atoms,
+}
+
+/// A plan that nothing objects to.
+enum Plan {
+    Open(Account, Atoms),
+    Deposit(u32, Atoms),
+    Transfer(u32, Atoms),
+    Move(MarketId, Atoms),
+    Mode(MarketId, MarginMode),
+    Withdraw(Exit),
+    Fill(Box<FillPlan>),
+}
+
+struct FillPlan {
+    filled: Filled,
+    taker: (Account, Flow),
+    maker: (u32, Account, Flow),
+    quote: (Nonce, Height),
+}
+
+/// Whether an unexpired action of the account used the nonce.
+fn nonce_used(account: &Account, nonce: Nonce, height: Height) -> bool {
+    account.nonces.iter().any(|&(expiry, used)| used == nonce && expiry >= height)
+}
+
+fn nonce_window_full(account: &Account, height: Height) -> bool {
+    let expired = account.nonces.partition_point(|&(expiry, _)| expiry < height);
+    account.nonces.len() - expired >= limits::MAX_NONCES_PER_ACCOUNT
+}
+
+fn spend(account: &mut Account, nonce: Nonce, expiry: Height, height: Height) {
+    let expired = account.nonces.partition_point(|&(expiry, _)| expiry < height);
+    account.nonces.drain(..expired);
+    let at = account.nonces.partition_point(|&entry| entry < (expiry, nonce));
+    account.nonces.insert(at, (expiry, nonce));
+}
+
+fn amount(amount: Atoms) -> Result<i128, Refusal> {
+    match amount.0 {
+        ..=0 => Err(Refusal::NotPositive),
+        1..=limits::MAX_AMOUNT_ATOMS => Ok(amount.0),
+        _ => Err(Refusal::TooLarge),
+    }
+}
+
+impl Ledger {
+    /// Whether the account may use this nonce until this expiry now: everything that does not depend on
+    /// the action.
+    pub fn check_envelope(&self, account: AccountId, nonce: Nonce, expiry: Height) -> Result<(), Refusal> {
+        let height = self.globals.height;
+        let signer = self.account(account).ok_or(Refusal::UnknownAccount)?;
+        if matches!(signer.kind, AccountKind::Backstop(_)) {
+            return Err(Refusal::ProtocolAccount);
+        }
+        if expiry < height {
+            return Err(Refusal::Expired);
+        }
+        if expiry.0 - height.0 > limits::MAX_EXPIRY_BLOCKS {
+            return Err(Refusal::ExpiryTooFar);
+        }
+        if nonce_used(signer, nonce, height) {
+            return Err(Refusal::NonceUsed);
+        }
+        if nonce_window_full(signer, height) {
+            return Err(Refusal::NonceWindowFull);
+        }
+        Ok(())
+    }
+
+    /// Whether [`apply`](Self::apply) would accept the action now. Changes nothing. Between blocks, heights
+    /// are held against the last block's.
+    pub fn check(
+        &self,
+        account: AccountId,
+        nonce: Nonce,
+        expiry: Height,
+        action: &Action,
+    ) -> Result<(), Refusal> {
+        self.plan(account, nonce, expiry, action).map(|_| ())
+    }
+
+    /// Does the action and spends its nonce (a fill spends the quote's too), or refuses it and changes
+    /// nothing. Signatures and chain id of the envelope are the caller's to check.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn apply(
+        &mut self,
+        account: AccountId,
+        nonce: Nonce,
+        expiry: Height,
+        action: &Action,
+    ) -> Result<Receipt, Refusal> {
+        let plan = self.plan(account, nonce, expiry, action)?;
+        let height = self.globals.height;
+        let signer = account.0 as u32;
+        let receipt = match plan {
+            Plan::Open(opened, amount) => {
+                self.globals.supply += amount;
+                Receipt::Opened { account: self.open_account(opened) }
+            }
+            Plan::Deposit(to, amount) => {
+                self.globals.supply += amount;
+                self.account_mut(to).collateral += amount;
+                Receipt::Deposited
+            }
+            Plan::Transfer(to, amount) => {
+                self.account_mut(signer).collateral -= amount;
+                self.account_mut(to).collateral += amount;
+                Receipt::Transferred
+            }
+            Plan::Move(market, amount) => {
+                let account = self.account_mut(signer);
+                account.collateral -= amount;
+                *account.collateral_of_mut(Compartment::Isolated(market)) += amount;
+                Receipt::Moved
+            }
+            Plan::Mode(market, mode) => {
+                let isolated = &mut self.account_mut(signer).isolated;
+                match (isolated.binary_search(&market), mode) {
+                    (Err(at), MarginMode::Isolated) => isolated.insert(at, market),
+                    (Ok(at), MarginMode::Cross) => {
+                        isolated.remove(at);
+                    }
+                    _ => {}
+                }
+                Receipt::ModeSet
+            }
+            Plan::Withdraw(exit) => {
+                self.account_mut(signer).collateral -= exit.amount;
+                self.globals.supply -= exit.amount;
+                Receipt::Withdrawn { exit: self.push_exit(exit) }
+            }
+            Plan::Fill(plan) => {
+                let FillPlan { filled, taker, maker, quote } = *plan;
+                *self.account_mut(signer) = taker.0;
+                let counterparty = self.account_mut(maker.0);
+                *counterparty = maker.1;
+                spend(counterparty, quote.0, quote.1, height);
+                self.book(filled.market, taker.1);
+                self.book(filled.market, maker.2);
+                self.credit_insurance(filled.taker_fee.0 + filled.maker_fee.0);
+                Receipt::Filled(filled)
+            }
+        };
+        spend(self.account_mut(signer), nonce, expiry, height);
+        Ok(receipt)
+    }
+
+    /// Spends the nonce of an action that a block carries although it was refused. Does nothing, and says
+    /// so, if the envelope itself would be refused.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn spend_nonce(&mut self, account: AccountId, nonce: Nonce, expiry: Height) -> Result<(), Refusal> {
+        self.check_envelope(account, nonce, expiry)?;
+        let height = self.globals.height;
+        spend(self.account_mut(account.0 as u32), nonce, expiry, height);
+        Ok(())
+    }
+
+    /// Books a trade's flow and its dust.
+    pub(crate) fn book(&mut self, market: MarketId, flow: Flow) {
+        let dust = trade::book(self.market_mut(market), flow);
+        self.credit_insurance(dust);
+    }
+
+    fn plan(
+        &self,
+        account: AccountId,
+        nonce: Nonce,
+        expiry: Height,
+        action: &Action,
+    ) -> Result<Plan, Refusal> {
+        self.check_envelope(account, nonce, expiry)?;
+        let signer = &self.slots[account.0 as usize].account;
+        match action {
+            Action::Open { owner, amount: first } => {
+                self.require_issuer(account)?;
+                if first.0 != 0 {
+                    self.require_room(amount(*first)?)?;
+                }
+                if self.globals.accounts >= limits::MAX_ACCOUNTS {
+                    return Err(Refusal::TooManyAccounts);
+                }
+                Ok(Plan::Open(Account::new(*owner, AccountKind::User, *first), *first))
+            }
+            Action::Deposit { to, amount: credited } => {
+                self.require_issuer(account)?;
+                self.require_room(amount(*credited)?)?;
+                Ok(Plan::Deposit(self.beneficiary(*to)?, *credited))
+            }
+            Action::Transfer { to, amount: moved } => {
+                let wanted = amount(*moved)?;
+                if *to == account {
+                    return Err(Refusal::SelfDealing);
+                }
+                let to = self.beneficiary(*to)?;
+                self.require_seeing(signer, Compartment::Cross)?;
+                self.require_spare(signer, Compartment::Cross, wanted)?;
+                Ok(Plan::Transfer(to, *moved))
+            }
+            Action::TopUpIsolated { market, amount: moved } => {
+                let wanted = amount(*moved)?;
+                self.require_isolated(signer, *market)?;
+                // A rescue: blind cross positions do not forbid it, they count against the account.
+                self.require_spare(signer, Compartment::Cross, wanted)?;
+                Ok(Plan::Move(*market, *moved))
+            }
+            Action::ReleaseIsolated { market, amount: moved } => {
+                let wanted = amount(*moved)?;
+                self.require_isolated(signer, *market)?;
+                let compartment = Compartment::Isolated(*market);
+                self.require_seeing(signer, compartment)?;
+                self.require_spare(signer, compartment, wanted)?;
+                Ok(Plan::Move(*market, -*moved))
+            }
+            Action::SetMarginMode { market, mode } => {
+                let of = self.market(*market).ok_or(Refusal::UnknownMarket)?;
+                if of.params.isolated_only && *mode == MarginMode::Cross {
+                    return Err(Refusal::IsolatedOnly);
+                }
+                if signer.position(*market).is_some() {
+                    return Err(Refusal::PositionOpen);
+                }
+                Ok(Plan::Mode(*market, *mode))
+            }
+            Action::Withdraw { amount: taken, recipient } => {
+                let wanted = amount(*taken)?;
+                self.require_seeing(signer, Compartment::Cross)?;
+                self.require_spare(signer, Compartment::Cross, wanted)?;
+                Ok(Plan::Withdraw(Exit {
+                    account,
+                    recipient: *recipient,
+                    amount: *taken,
+                    height: self.globals.height,
+                }))
+            }
+            Action::Fill { quote, lots, .. } => self.plan_fill(account, signer, quote, *lots),
+        }
+    }
+
+    fn require_issuer(&self, account: AccountId) -> Result<(), Refusal> {
+        if account == self.globals.issuer { Ok(()) } else { Err(Refusal::NotIssuer) }
+    }
+
+    fn require_room(&self, amount: i128) -> Result<(), Refusal> {
+        if self.globals.supply.0 + amount > limits::MAX_AMOUNT_ATOMS {
+            Err(Refusal::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn beneficiary(&self, id: AccountId) -> Result<u32, Refusal> {
+        match self.account(id) {
+            None => Err(Refusal::UnknownBeneficiary),
+            Some(account) if matches!(account.kind, AccountKind::Backstop(_)) => {
+                Err(Refusal::ProtocolAccount)
+            }
+            Some(_) => Ok(id.0 as u32),
+        }
+    }
+
+    fn require_isolated(&self, account: &Account, market: MarketId) -> Result<(), Refusal> {
+        self.market(market).ok_or(Refusal::UnknownMarket)?;
+        match account.position(market) {
+            Some(position) if position.mode == MarginMode::Isolated => Ok(()),
+            _ => Err(Refusal::NoIsolatedPosition),
+        }
+    }
+
+    /// No value leaves a compartment while a leg of it has no fresh price.
+    fn require_seeing(&self, account: &Account, compartment: Compartment) -> Result<(), Refusal> {
+        let blind = account.positions.iter().any(|position| {
+            position.compartment() == compartment && !self.sheets[usize::from(position.market.0)].fresh
+        });
+        if blind { Err(Refusal::BlindPosition) } else { Ok(()) }
+    }
+
+    fn require_spare(
+        &self,
+        account: &Account,
+        compartment: Compartment,
+        amount: i128,
+    ) -> Result<(), Refusal> {
+        if amount <= health::spare(account, compartment, &self.sheets) {
+            Ok(())
+        } else {
+            Err(Refusal::InsufficientCollateral)
+        }
+    }
+
+    fn plan_fill(
+        &self,
+        taker_id: AccountId,
+        taker: &Account,
+        quote: &Quote,
+        lots: Lots,
+    ) -> Result<Plan, Refusal> {
+        let height = self.globals.height;
+        if lots.0 <= 0 {
+            return Err(Refusal::NotPositive);
+        }
+        if lots.0 > limits::MAX_LOTS {
+            return Err(Refusal::TooLarge);
+        }
+        let market = self.market(quote.market).ok_or(Refusal::UnknownMarket)?;
+        if quote.chain != self.globals.chain || quote.taker != taker_id || lots > quote.lots {
+            return Err(Refusal::QuoteMismatch);
+        }
+        if quote.maker == taker_id {
+            return Err(Refusal::SelfDealing);
+        }
+        let maker_at = self.beneficiary(quote.maker)?;
+        let maker = &self.slots[maker_at as usize].account;
+        if quote.expiry < height || quote.expiry.0 - height.0 > limits::MAX_EXPIRY_BLOCKS {
+            return Err(Refusal::QuoteExpired);
+        }
+        if nonce_used(maker, quote.nonce, height) {
+            return Err(Refusal::QuoteUsed);
+        }
+        if nonce_window_full(maker, height) {
+            return Err(Refusal::NonceWindowFull);
+        }
+        if !self.market_in_service(quote.market) {
+            return Err(Refusal::MarketQuarantined);
+        }
+        let (last, _) = market.mark.ok_or(Refusal::PriceNotFresh)?.last_known();
+        let params = &market.params;
+        // Both prices are below 2^40, so the products fit.
+        let away = u128::from(quote.price.0.abs_diff(last.0)) * 1_000_000;
+        if quote.price < params.min_price
+            || quote.price > params.max_price
+            || away > u128::from(last.0) * u128::from(params.band_ppm.0)
+        {
+            return Err(Refusal::OutsideBand);
+        }
+        let unit = params.unit(quote.price);
+        let notional = kernel::value(unit, i128::from(lots.0));
+        let taker_fee = kernel::fee(notional, i128::from(params.taker_fee_ppm.0));
+        let maker_fee = kernel::fee(notional, i128::from(params.maker_fee_ppm.0));
+        let signed = match quote.side {
+            Side::Buy => -lots.0,
+            Side::Sell => lots.0,
+        };
+        let taker_next = self
+            .plan_side(taker, quote.market, signed, unit, taker_fee)
+            .map_err(|shortfall| shortfall.unwrap_or(Refusal::InsufficientMargin))?;
+        let maker_next = self
+            .plan_side(maker, quote.market, -signed, unit, maker_fee)
+            .map_err(|shortfall| shortfall.unwrap_or(Refusal::CounterpartyMargin))?;
+        let grown = taker_next.1.longs + maker_next.1.longs;
+        if grown > 0 && market.open_interest.0 + grown > params.open_interest_cap.0 {
+            return Err(Refusal::OpenInterestCap);
+        }
+        Ok(Plan::Fill(Box::new(FillPlan {
+            filled: Filled {
+                market: quote.market,
+                taker: taker_id,
+                maker: quote.maker,
+                side: quote.side.opposite(),
+                lots,
+                price: quote.price,
+                taker_fee: Atoms(taker_fee),
+                maker_fee: Atoms(maker_fee),
+            },
+            taker: taker_next,
+            maker: (maker_at, maker_next.0, maker_next.1),
+            quote: (quote.nonce, quote.expiry),
+        })))
+    }
+
+    /// Whether trading and liquidation in a market are possible at all.
+    pub(crate) fn market_in_service(&self, id: MarketId) -> bool {
+        let market = &self.markets[usize::from(id.0)];
+        let out = market.mark.is_some_and(|mark| mark.state() == seawall_types::PriceState::Quarantined);
+        market.quarantined.is_none() && !out
+    }
+
+    /// One side of a trade on a copy of its account: `lots` signed, at `unit` atoms a lot, paying `fee`.
+    /// `Err(None)` is a lack of margin, whose name depends on the side.
+    ///
+    /// A side that adds risk needs a fresh price and its initial margin afterwards; an isolated position
+    /// takes from free cross collateral just what it lacks. A side that only reduces needs to be no
+    /// further from its initial margin than before, and no deeper in deficit.
+    pub(crate) fn plan_side(
+        &self,
+        account: &Account,
+        market: MarketId,
+        lots: i64,
+        unit: i128,
+        fee: i128,
+    ) -> Result<(Account, Flow), Option<Refusal>> {
+        let params = &self.markets[usize::from(market.0)].params;
+        let sheet = &self.sheets[usize::from(market.0)];
+        let before = account.lots(market).0;
+        let after = before + lots;
+        let adds = (before > 0) == (lots > 0) || before == 0 || after.unsigned_abs() > before.unsigned_abs();
+        let adds = adds || (after != 0 && (after > 0) != (before > 0));
+        if adds {
+            if !sheet.fresh {
+                return Err(Some(Refusal::PriceNotFresh));
+            }
+            if after.unsigned_abs() > params.account_cap.0.unsigned_abs() {
+                return Err(Some(Refusal::PositionCap));
+            }
+            if before == 0 && account.positions.len() >= limits::MAX_POSITIONS_PER_ACCOUNT {
+                return Err(Some(Refusal::TooManyPositions));
+            }
+        }
+        let opens = if params.isolated_only { MarginMode::Isolated } else { account.mode(market) };
+        let mode = account.position(market).map_or(opens, |position| position.mode);
+        let compartment = match mode {
+            MarginMode::Cross => Compartment::Cross,
+            MarginMode::Isolated => Compartment::Isolated(market),
+        };
+        let mut next = account.clone();
+        let quote = kernel::value(unit, i128::from(lots));
+        let flow = trade::trade(&mut next, market, sheet.index, lots, quote, mode);
+        // An isolated position that became flat pays from what it just returned to cross.
+        *next.collateral_of_mut(compartment) -= Atoms(fee);
+        if after == 0 && mode == MarginMode::Isolated {
+            return if next.collateral >= account.collateral { Ok((next, flow)) } else { Err(None) };
+        }
+        let reached = health::sums(&next, compartment, &self.sheets, Valuation::Adverse);
+        if adds {
+            match compartment {
+                Compartment::Cross => {
+                    if reached.equity - reached.initial_atoms() < next.reserved.0 {
+                        return Err(None);
+                    }
+                }
+                Compartment::Isolated(_) => {
+                    let lacks = Atoms((reached.initial_atoms() - reached.equity).max(0));
+                    if lacks.0 > health::spare(&next, Compartment::Cross, &self.sheets) {
+                        return Err(None);
+                    }
+                    next.collateral -= lacks;
+                    *next.collateral_of_mut(compartment) += lacks;
+                }
+            }
+        } else if reached.equity < 0 && reached.maintenance == 0 {
+            // The last position would leave a deficit behind that no sweep finds.
+            return Err(None);
+        } else if !reached.covers_initial() {
+            let start = health::sums(account, compartment, &self.sheets, Valuation::Adverse);
+            let further =
+                reached.equity * 1_000_000 - reached.initial < start.equity * 1_000_000 - start.initial;
+            if further || reached.equity < start.equity.min(0) {
+                return Err(None);
+            }
+        }
+        Ok((next, flow))
+    }
+}

@@ -1,0 +1,252 @@
+//! The canonical records. Everything that a block can change is in one of them; whatever else the ledger
+//! keeps in memory is derived and rebuilt from these.
+
+use seawall_types::{
+    AccountId, Atoms, ChainId, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Nonce, Recipient,
+    TimeMs,
+};
+
+use crate::params::MarketParams;
+
+/// What an account is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccountKind {
+    /// Somebody's.
+    User,
+    /// Opens accounts and books deposits; otherwise like a user's.
+    Issuer,
+    /// The protocol's in one market: its collateral is the market's ring-fenced fund, its position is what
+    /// it took over. Nobody can sign for it.
+    Backstop(MarketId),
+}
+
+/// A position. Its worth at a unit value `u` (atoms per lot) is `lots x u - cost - funding owed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Market.
+    pub market: MarketId,
+    /// Size, never zero; positive is long.
+    pub lots: Lots,
+    /// Quote cost: what was paid for the lots (negative: what was received).
+    pub cost: Atoms,
+    /// The market's funding index up to which funding is settled.
+    pub funding_entry: FundingIndex,
+    /// How it is margined.
+    pub mode: MarginMode,
+    /// Its own collateral, if it is isolated; else zero.
+    pub isolated: Atoms,
+    /// When it was first found in breach, if it is isolated and waits for liquidation.
+    pub breached: Option<Height>,
+}
+
+/// An account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Who signs for it.
+    pub owner: Key,
+    /// What it is for.
+    pub kind: AccountKind,
+    /// Cross collateral. Negative only while unrealised profit or a blind position carries it.
+    pub collateral: Atoms,
+    /// The part of the collateral that is promised to orders on their way.
+    pub reserved: Atoms,
+    /// Open positions by ascending market, at most one each.
+    pub positions: Vec<Position>,
+    /// Markets in which positions open isolated, ascending.
+    pub isolated: Vec<MarketId>,
+    /// Used nonces by ascending expiry. Expired ones are dropped when the next one is added.
+    pub nonces: Vec<(Height, Nonce)>,
+    /// When cross was first found in breach, if it waits for liquidation.
+    pub breached: Option<Height>,
+}
+
+/// Why a market is out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QuarantineReason {
+    /// A deficit of the market was left after fund, insurance and auto-deleveraging.
+    UncoveredDeficit,
+}
+
+/// A market.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Market {
+    /// Parameters.
+    pub params: MarketParams,
+    /// Mark price with its state; `None` before the first.
+    pub mark: Option<Mark>,
+    /// Cumulative funding of a lot.
+    pub funding_index: FundingIndex,
+    /// What settled funding brought in less what it paid out. Negative while receivers settled first.
+    pub funding_pool: Atoms,
+    /// Rounding dust of settled funding that is no whole atom yet: scaled, in `0..2^32`.
+    pub funding_dust: u64,
+    /// Lots open, longs and shorts each.
+    pub open_interest: Lots,
+    /// The account that holds the market's fund and what was taken over.
+    pub backstop: AccountId,
+    /// Since when and why the market is out of service.
+    pub quarantined: Option<(Height, QuarantineReason)>,
+}
+
+/// What there is once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Globals {
+    /// Chain.
+    pub chain: ChainId,
+    /// The account that opens accounts and books deposits.
+    pub issuer: AccountId,
+    /// Liquidation steps that a block reserves.
+    pub liquidation_steps: u32,
+    /// Most blocks that a compartment in breach waits.
+    pub max_wait_blocks: u32,
+    /// Height of the last block.
+    pub height: Height,
+    /// Time of the last block.
+    pub time: TimeMs,
+    /// Deposited less withdrawn since genesis, genesis included.
+    pub supply: Atoms,
+    /// Insurance fund.
+    pub insurance: Atoms,
+    /// Deficits that nobody could pay. Income of the insurance fund repays them first.
+    pub uncovered: Atoms,
+    /// Accounts ever opened; the next one gets this id.
+    pub accounts: u64,
+    /// Exits ever created; the next one gets this index.
+    pub exits: u64,
+}
+
+/// Value on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Who withdrew.
+    pub account: AccountId,
+    /// Where to.
+    pub recipient: Recipient,
+    /// How much.
+    pub amount: Atoms,
+    /// In which block.
+    pub height: Height,
+}
+
+/// Where a record is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKey {
+    /// [`Globals`].
+    Globals,
+    /// [`Market`].
+    Market(MarketId),
+    /// [`Account`].
+    Account(AccountId),
+    /// [`Exit`] by index.
+    Exit(u64),
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// [`RecordKey::Globals`].
+    Globals(Globals),
+    /// [`RecordKey::Market`].
+    Market(Market),
+    /// [`RecordKey::Account`].
+    Account(Account),
+    /// [`RecordKey::Exit`].
+    Exit(Exit),
+}
+
+/// A part of an account with a health of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compartment {
+    /// Cross collateral and all cross positions.
+    Cross,
+    /// One isolated position with its own collateral.
+    Isolated(MarketId),
+}
+
+impl Position {
+    /// The compartment that the position is part of.
+    #[inline]
+    pub fn compartment(&self) -> Compartment {
+        match self.mode {
+            MarginMode::Cross => Compartment::Cross,
+            MarginMode::Isolated => Compartment::Isolated(self.market),
+        }
+    }
+}
+
+impl Account {
+    /// An account with nothing in it.
+    pub fn new(owner: Key, kind: AccountKind, collateral: Atoms) -> Self {
+        Self {
+            owner,
+            kind,
+            collateral,
+            reserved: Atoms::ZERO,
+            positions: Vec::new(),
+            isolated: Vec::new(),
+            nonces: Vec::new(),
+            breached: None,
+        }
+    }
+
+    /// The position in a market.
+    #[inline]
+    pub fn position(&self, market: MarketId) -> Option<&Position> {
+        self.positions.iter().find(|position| position.market == market)
+    }
+
+    pub(crate) fn position_mut(&mut self, market: MarketId) -> Option<&mut Position> {
+        self.positions.iter_mut().find(|position| position.market == market)
+    }
+
+    /// Lots held in a market; zero when flat.
+    #[inline]
+    pub fn lots(&self, market: MarketId) -> Lots {
+        self.position(market).map_or(Lots::ZERO, |position| position.lots)
+    }
+
+    /// How a position opened now in a market would be margined.
+    pub fn mode(&self, market: MarketId) -> MarginMode {
+        if self.isolated.binary_search(&market).is_ok() { MarginMode::Isolated } else { MarginMode::Cross }
+    }
+
+    /// Collateral of a compartment. Zero for an isolated one that does not exist.
+    pub fn collateral_of(&self, compartment: Compartment) -> Atoms {
+        match compartment {
+            Compartment::Cross => self.collateral,
+            Compartment::Isolated(market) => {
+                self.position(market).map_or(Atoms::ZERO, |position| position.isolated)
+            }
+        }
+    }
+
+    pub(crate) fn collateral_of_mut(&mut self, compartment: Compartment) -> &mut Atoms {
+        let Self { collateral, positions, .. } = self;
+        match compartment {
+            Compartment::Cross => collateral,
+            Compartment::Isolated(market) => positions
+                .iter_mut()
+                .find(|position| position.market == market)
+                .map_or(collateral, |position| &mut position.isolated),
+        }
+    }
+
+    /// Since when a compartment waits for liquidation.
+    pub fn breached(&self, compartment: Compartment) -> Option<Height> {
+        match compartment {
+            Compartment::Cross => self.breached,
+            Compartment::Isolated(market) => self.position(market).and_then(|position| position.breached),
+        }
+    }
+
+    pub(crate) fn set_breached(&mut self, compartment: Compartment, since: Option<Height>) {
+        match compartment {
+            Compartment::Cross => self.breached = since,
+            Compartment::Isolated(market) => {
+                if let Some(position) = self.position_mut(market) {
+                    position.breached = since;
+                }
+            }
+        }
+    }
+}
