@@ -62,7 +62,7 @@
 //! | prices | list(`MAX_MARKETS`) of (market, report), markets strictly ascending |
 //! | rescues | list(`MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`] |
 //! | outcomes | list(`MAX_OUTCOMES_PER_OBSERVATION`) of [`OutcomeRef`] |
-//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade; at most [`MAX_BODY_BYTES`] in all |
+//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade |
 //!
 //! [`Header`] has fixed offsets, so that a contract can read it without a parser:
 //!
@@ -115,7 +115,7 @@ use crate::{
     block::{OpsTarget, VERSION},
     limits,
 };
-use bytes::{Buf as _, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use commonware_codec::{
     Buf, EncodeSize, Error, FixedSize, MaxEncodeSize, Read, ReadExt, Write,
     varint::{MAX_U16_VARINT_SIZE, MAX_U64_VARINT_SIZE, MAX_U128_VARINT_SIZE, SInt, UInt},
@@ -168,11 +168,15 @@ pub const MAX_OBSERVATION_BYTES: usize = ChainId::SIZE
     + Signature::SIZE;
 /// Size of every encoded [`Header`].
 pub const MAX_HEADER_BYTES: usize = Header::SIZE;
-/// What a block has beside its body: its header, its leader's signature, its consensus context.
-pub const BLOCK_ENVELOPE_BYTES: usize = 1024;
-/// Largest encoded [`Body`]. Full lists of the largest elements would be larger: the body as a whole
-/// has a bound of its own, so that a block fits in [`limits::MAX_BLOCK_BYTES`].
-pub const MAX_BODY_BYTES: usize = limits::MAX_BLOCK_BYTES - BLOCK_ENVELOPE_BYTES;
+/// Largest encoded [`Body`], with every list full of the largest elements.
+pub const MAX_BODY_BYTES: usize = varint_bytes(limits::MAX_VALIDATORS as u64)
+    + limits::MAX_VALIDATORS * MAX_OBSERVATION_BYTES
+    + varint_bytes(limits::MAX_ACTIONS_PER_BLOCK as u64)
+    + limits::MAX_ACTIONS_PER_BLOCK * MAX_SIGNED_ACTION_BYTES;
+
+// The limits of the lists alone keep a block within its own, with 64 KiB left for its header, its
+// leader's signature and its consensus context.
+const _: () = assert!(MAX_BODY_BYTES + (64 << 10) <= limits::MAX_BLOCK_BYTES);
 
 /// Smallest encodings, by which a claimed count is held against the bytes that are there.
 const MIN_PRICE_ENTRY_BYTES: usize = 1 + 3 + 1;
@@ -1169,35 +1173,12 @@ impl Body {
             lanes.next(action.action.lane())?;
             action.check()?;
         }
-        if self.encode_size() > MAX_BODY_BYTES {
-            return Err(TOO_MANY_BYTES);
-        }
         Ok(())
-    }
-
-    /// Reads from a buffer that ends where the largest body does.
-    fn read_within(buf: &mut impl Buf) -> Result<Self, Error> {
-        let mut authors = Ascending::new(OBSERVATIONS);
-        let observations =
-            read_list(buf, limits::MAX_VALIDATORS, MIN_OBSERVATION_BYTES, OBSERVATIONS, |buf| {
-                let observation = Observation::read(buf)?;
-                authors.next(observation.author)?;
-                Ok(observation)
-            })?;
-        let mut lanes = Lanes::new();
-        let actions =
-            read_list(buf, limits::MAX_ACTIONS_PER_BLOCK, MIN_SIGNED_ACTION_BYTES, ACTIONS, |buf| {
-                let action = SignedAction::read(buf)?;
-                lanes.next(action.action.lane())?;
-                Ok(action)
-            })?;
-        Ok(Self { observations, actions })
     }
 }
 
 const OBSERVATIONS: &str = "Body::observations";
 const ACTIONS: &str = "Body::actions";
-const TOO_MANY_BYTES: Error = Error::Invalid("Body", "more bytes than its limit");
 
 impl Write for Body {
     fn write(&self, buf: &mut impl BufMut) {
@@ -1221,10 +1202,23 @@ impl Read for Body {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-        let cut = buf.remaining() > MAX_BODY_BYTES;
-        match Self::read_within(&mut (&mut *buf).take(MAX_BODY_BYTES)) {
-            Err(Error::EndOfBuffer) if cut => Err(TOO_MANY_BYTES),
-            result => result,
-        }
+        let mut authors = Ascending::new(OBSERVATIONS);
+        let observations =
+            read_list(buf, limits::MAX_VALIDATORS, MIN_OBSERVATION_BYTES, OBSERVATIONS, |buf| {
+                let observation = Observation::read(buf)?;
+                authors.next(observation.author)?;
+                Ok(observation)
+            })?;
+        let mut lanes = Lanes::new();
+        let actions =
+            read_list(buf, limits::MAX_ACTIONS_PER_BLOCK, MIN_SIGNED_ACTION_BYTES, ACTIONS, |buf| {
+                let action = SignedAction::read(buf)?;
+                lanes.next(action.action.lane())?;
+                Ok(action)
+            })?;
+        Ok(Self { observations, actions })
     }
 }
+
+#[cfg(test)]
+mod tests;

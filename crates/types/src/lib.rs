@@ -16,6 +16,7 @@
 //! | [`domain`] | signing domains |
 //! | [`limits`] | every bound on data that comes from outside |
 //! | `codec` (feature) | the canonical encoding of all of it |
+//! | `testing` (feature) | strategies that draw any of it, for property tests |
 //!
 //! Invariant: every value that decodes is within [`limits`], so no later arithmetic has to ask.
 
@@ -29,6 +30,8 @@ pub mod limits;
 pub mod mark;
 pub mod observation;
 pub mod refusal;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod units;
 
 pub use action::{Action, Lane, MarginMode, Quote, Side, SignedAction};

@@ -1,0 +1,372 @@
+//! Golden vectors: `vectors/codec.txt` at the root of the workspace, for other implementations and
+//! against an accidental change of the format.
+//!
+//! After a change that is meant: `SEAWALL_WRITE_VECTORS=1 cargo test -p seawall-types --features codec`.
+
+use super::*;
+use sha2::{Digest as _, Sha256};
+use std::{fmt::Write as _, fs, path::Path};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/codec.txt");
+
+const PREAMBLE: &str = "\
+# Golden vectors of Seawall's canonical encoding. The tests of seawall-types write and check them.
+#
+# NAME hex BYTES              the whole encoding
+# NAME sha256 LENGTH DIGEST   its length and digest, where it is long
+#
+# The comment above a vector is its value, with byte strings as hexadecimal digits.
+";
+
+/// Longer encodings are given by their digest.
+const LONGEST_HEX_BYTES: usize = 4096;
+
+/// Bytes that all differ, so that a swapped or reversed field shows.
+fn bytes<const N: usize>(from: u8) -> [u8; N] {
+    core::array::from_fn(|i| from.wrapping_add(i as u8))
+}
+
+pub(super) fn smallest_quote() -> Quote {
+    Quote {
+        chain: ChainId(0),
+        maker: AccountId(0),
+        taker: AccountId(0),
+        market: MarketId(0),
+        side: Side::Buy,
+        price: PriceTicks(1),
+        lots: Lots(0),
+        nonce: Nonce(0),
+        expiry: Height(0),
+    }
+}
+
+fn usual_quote() -> Quote {
+    Quote {
+        chain: ChainId(0x0102_0304_0506_0708),
+        maker: AccountId(300),
+        taker: AccountId(7),
+        market: MarketId(2),
+        side: Side::Sell,
+        price: PriceTicks(6_543_210),
+        lots: Lots(150),
+        nonce: Nonce(99),
+        expiry: Height(20_000),
+    }
+}
+
+fn largest_quote() -> Quote {
+    Quote {
+        chain: ChainId(u64::MAX),
+        maker: AccountId(u64::MAX),
+        taker: AccountId(u64::MAX),
+        market: MarketId(u16::MAX),
+        side: Side::Sell,
+        price: PriceTicks(limits::MAX_PRICE_TICKS),
+        lots: Lots(limits::MAX_LOTS),
+        nonce: Nonce(u64::MAX),
+        expiry: Height(u64::MAX),
+    }
+}
+
+fn smallest_fill() -> Action {
+    Action::Fill { quote: smallest_quote(), quote_signature: Signature::default(), lots: Lots::ZERO }
+}
+
+fn largest_fill() -> Action {
+    Action::Fill {
+        quote: largest_quote(),
+        quote_signature: Signature([0xff; 64]),
+        lots: Lots(limits::MAX_LOTS),
+    }
+}
+
+/// Each kind, as small and as large as it can be.
+fn extreme_actions() -> Vec<(&'static str, Action)> {
+    let none = Atoms::ZERO;
+    let most = Atoms(limits::MAX_AMOUNT_ATOMS);
+    vec![
+        ("min", Action::Open { owner: Key::default(), amount: none }),
+        ("max", Action::Open { owner: Key([0xff; 32]), amount: most }),
+        ("min", Action::Deposit { to: AccountId(0), amount: none }),
+        ("max", Action::Deposit { to: AccountId(u64::MAX), amount: most }),
+        ("min", Action::Transfer { to: AccountId(0), amount: none }),
+        ("max", Action::Transfer { to: AccountId(u64::MAX), amount: most }),
+        ("min", Action::TopUpIsolated { market: MarketId(0), amount: none }),
+        ("max", Action::TopUpIsolated { market: MarketId(u16::MAX), amount: most }),
+        ("min", Action::ReleaseIsolated { market: MarketId(0), amount: none }),
+        ("max", Action::ReleaseIsolated { market: MarketId(u16::MAX), amount: most }),
+        ("min", Action::SetMarginMode { market: MarketId(0), mode: MarginMode::Cross }),
+        ("max", Action::SetMarginMode { market: MarketId(u16::MAX), mode: MarginMode::Isolated }),
+        ("min", Action::Withdraw { amount: none, recipient: Recipient::default() }),
+        ("max", Action::Withdraw { amount: most, recipient: Recipient([0xff; 32]) }),
+        ("min", smallest_fill()),
+        ("max", largest_fill()),
+    ]
+}
+
+/// Each kind, as users send it; rescues first.
+fn usual_actions() -> Vec<Action> {
+    vec![
+        Action::Open { owner: Key(bytes(1)), amount: Atoms(5_000_000) },
+        Action::Deposit { to: AccountId(7), amount: Atoms(300) },
+        Action::Transfer { to: AccountId(300), amount: Atoms(1_000_000) },
+        Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
+        Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
+        Action::SetMarginMode { market: MarketId(2), mode: MarginMode::Isolated },
+        Action::Withdraw { amount: Atoms(16_384), recipient: Recipient(bytes(33)) },
+        Action::Fill { quote: usual_quote(), quote_signature: Signature(bytes(65)), lots: Lots(149) },
+    ]
+}
+
+/// One of each kind; rescues first.
+pub(super) fn signed_actions() -> Vec<SignedAction> {
+    let sign = |action| SignedAction {
+        chain: ChainId(0x0102_0304_0506_0708),
+        account: AccountId(300),
+        nonce: Nonce(12),
+        expiry: Height(20_000),
+        action,
+        signature: Signature(bytes(129)),
+    };
+    usual_actions().into_iter().map(sign).collect()
+}
+
+pub(super) fn smallest_signed_action() -> SignedAction {
+    SignedAction {
+        chain: ChainId(0),
+        account: AccountId(0),
+        nonce: Nonce(0),
+        expiry: Height(0),
+        action: Action::Deposit { to: AccountId(0), amount: Atoms::ZERO },
+        signature: Signature::default(),
+    }
+}
+
+pub(super) fn largest_signed_action() -> SignedAction {
+    SignedAction {
+        chain: ChainId(u64::MAX),
+        account: AccountId(u64::MAX),
+        nonce: Nonce(u64::MAX),
+        expiry: Height(u64::MAX),
+        action: largest_fill(),
+        signature: Signature([0xff; 64]),
+    }
+}
+
+pub(super) fn smallest_report() -> PriceReport {
+    PriceReport { low: PriceTicks(1), high: PriceTicks(1), spread: PriceTicks(0), sources: 1 }
+}
+
+pub(super) fn smallest_observation() -> Observation {
+    Observation {
+        chain: ChainId(0),
+        epoch: 0,
+        view: 0,
+        seq: 0,
+        time: TimeMs(0),
+        prices: vec![],
+        rescues: vec![],
+        outcomes: vec![],
+        health: Health {},
+        author: ValidatorId(0),
+        signature: Signature::default(),
+    }
+}
+
+pub(super) fn usual_observation(author: u16) -> Observation {
+    let report = |low| PriceReport {
+        low: PriceTicks(low),
+        high: PriceTicks(low + 10),
+        spread: PriceTicks(150),
+        sources: 6,
+    };
+    Observation {
+        chain: ChainId(0x0102_0304_0506_0708),
+        epoch: 3,
+        view: 70_001,
+        seq: 81_234,
+        time: TimeMs(1_760_000_000_123),
+        prices: vec![(MarketId(0), report(6_543_210)), (MarketId(2), report(350_000))],
+        rescues: vec![RescueRef { account: AccountId(300), nonce: Nonce(12), digest: Digest(bytes(1)) }],
+        outcomes: vec![OutcomeRef { zone: 2, height: 19_000, digest: Digest(bytes(33)) }],
+        health: Health {},
+        author: ValidatorId(author),
+        signature: Signature(bytes(129)),
+    }
+}
+
+pub(super) fn largest_observation() -> Observation {
+    let price = PriceTicks(limits::MAX_PRICE_TICKS);
+    let report = PriceReport { low: price, high: price, spread: price, sources: limits::MAX_SOURCES };
+    let first = u16::MAX - (limits::MAX_MARKETS as u16 - 1);
+    let rescue =
+        RescueRef { account: AccountId(u64::MAX), nonce: Nonce(u64::MAX), digest: Digest([0xff; 32]) };
+    let outcome = OutcomeRef { zone: u16::MAX, height: u64::MAX, digest: Digest([0xff; 32]) };
+    Observation {
+        chain: ChainId(u64::MAX),
+        epoch: u64::MAX,
+        view: u64::MAX,
+        seq: u64::MAX,
+        time: TimeMs(u64::MAX),
+        prices: (first..=u16::MAX).map(|market| (MarketId(market), report)).collect(),
+        rescues: vec![rescue; limits::MAX_RESCUES_PER_OBSERVATION],
+        outcomes: vec![outcome; limits::MAX_OUTCOMES_PER_OBSERVATION],
+        health: Health {},
+        author: ValidatorId(u16::MAX),
+        signature: Signature([0xff; 64]),
+    }
+}
+
+fn smallest_header() -> Header {
+    Header {
+        version: VERSION,
+        chain: ChainId(0),
+        epoch: 0,
+        height: Height(0),
+        parent: Digest::default(),
+        time: TimeMs(0),
+        body: Digest::default(),
+        state_root: Digest::default(),
+        ops: OpsTarget { root: Digest::default(), start: 0, end: 1 },
+        outcomes_root: Digest::default(),
+        exits_root: Digest::default(),
+    }
+}
+
+fn usual_header() -> Header {
+    Header {
+        version: VERSION,
+        chain: ChainId(0x0102_0304_0506_0708),
+        epoch: 3,
+        height: Height(19_001),
+        parent: Digest(bytes(1)),
+        time: TimeMs(1_760_000_000_123),
+        body: Digest(bytes(33)),
+        state_root: Digest(bytes(65)),
+        ops: OpsTarget { root: Digest(bytes(97)), start: 1_000, end: 2_000 },
+        outcomes_root: Digest(bytes(129)),
+        exits_root: Digest(bytes(161)),
+    }
+}
+
+fn largest_header() -> Header {
+    let most = Digest([0xff; 32]);
+    Header {
+        version: VERSION,
+        chain: ChainId(u64::MAX),
+        epoch: u64::MAX,
+        height: Height(u64::MAX),
+        parent: most,
+        time: TimeMs(u64::MAX),
+        body: most,
+        state_root: most,
+        ops: OpsTarget { root: most, start: u64::MAX - 1, end: u64::MAX },
+        outcomes_root: most,
+        exits_root: most,
+    }
+}
+
+pub(super) fn usual_body() -> Body {
+    Body { observations: [0, 1, 3].map(usual_observation).to_vec(), actions: signed_actions() }
+}
+
+pub(super) fn largest_body() -> Body {
+    let first = u16::MAX - (limits::MAX_VALIDATORS as u16 - 1);
+    let observations = (first..=u16::MAX)
+        .map(|author| Observation { author: ValidatorId(author), ..largest_observation() })
+        .collect();
+    Body { observations, actions: vec![largest_signed_action(); limits::MAX_ACTIONS_PER_BLOCK] }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl core::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn all() -> String {
+    let mut text = String::from(PREAMBLE);
+    let mut add = |name: String, value: &dyn Debug, encoding: Bytes| {
+        if encoding.len() > LONGEST_HEX_BYTES {
+            let digest = Digest(Sha256::digest(&encoding).into());
+            writeln!(text, "\n{name} sha256 {} {digest}", encoding.len()).unwrap();
+        } else {
+            writeln!(text, "\n# {value:?}\n{name} hex {}", Hex(&encoding)).unwrap();
+        }
+    };
+    for (which, action) in extreme_actions() {
+        add(format!("action.{}.{which}", action.name()), &action, action.encode());
+    }
+    for action in usual_actions() {
+        add(format!("action.{}.usual", action.name()), &action, action.encode());
+    }
+    for (which, quote) in [("min", smallest_quote()), ("usual", usual_quote()), ("max", largest_quote())] {
+        add(format!("quote.{which}"), &quote, quote.encode());
+    }
+    let usual = signed_actions().remove(3);
+    for (which, signed) in
+        [("min", smallest_signed_action()), ("usual", usual), ("max", largest_signed_action())]
+    {
+        add(format!("signed_action.{which}"), &signed, signed.encode());
+        add(format!("signed_action.{which}.message"), &"What is signed.", signed.message());
+    }
+    for (which, observation) in
+        [("min", smallest_observation()), ("usual", usual_observation(3)), ("max", largest_observation())]
+    {
+        add(format!("observation.{which}"), &observation, observation.encode());
+        add(format!("observation.{which}.message"), &"What is signed.", observation.message());
+    }
+    for (which, header) in [("min", smallest_header()), ("usual", usual_header()), ("max", largest_header())]
+    {
+        add(format!("header.{which}"), &header, header.encode());
+    }
+    for (which, body) in [("min", Body::default()), ("usual", usual_body()), ("max", largest_body())] {
+        add(format!("body.{which}"), &body, body.encode());
+    }
+    text
+}
+
+#[test]
+fn the_encoding_is_that_of_the_golden_vectors() {
+    let text = all();
+    if std::env::var_os("SEAWALL_WRITE_VECTORS").is_some() {
+        fs::create_dir_all(Path::new(PATH).parent().unwrap()).unwrap();
+        fs::write(PATH, &text).unwrap();
+    }
+    let golden = fs::read_to_string(PATH).unwrap();
+    for (ours, golden) in text.lines().zip(golden.lines()) {
+        assert_eq!(ours, golden);
+    }
+    assert_eq!(text.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn golden_vectors_decode_to_themselves() {
+    fn check<T: Read<Cfg = ()> + Encode>(bytes: &[u8]) {
+        assert_eq!(decode::<T>(bytes).unwrap().encode(), bytes);
+    }
+    // Rendered and not read, so that a run which rewrites the file does not race with this test.
+    for line in all().lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let [name, "hex", hex] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+        let bytes = unhex(hex);
+        match name.split_once('.').unwrap() {
+            (_, rest) if rest.ends_with(".message") => {}
+            ("action", _) => check::<Action>(&bytes),
+            ("quote", _) => check::<Quote>(&bytes),
+            ("signed_action", _) => check::<SignedAction>(&bytes),
+            ("observation", _) => check::<Observation>(&bytes),
+            ("header", _) => check::<Header>(&bytes),
+            ("body", _) => check::<Body>(&bytes),
+            _ => panic!("a vector of an unknown type: {name}"),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Strategies for property tests: any value within [`limits`], and its edges more often than chance
+//! would draw them.
+
+use crate::{
+    AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, Header, Health, Height, Key, Lots,
+    MarginMode, Mark, MarketId, Nonce, Observation, OpsTarget, OutcomeRef, Ppm, PriceReport, PriceState,
+    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, TimeMs, ValidatorId,
+    block::VERSION, limits,
+};
+use proptest::{
+    array::{uniform4, uniform32},
+    collection::{btree_map, vec},
+    prelude::*,
+};
+
+/// An integer of `min..=max`: an edge, one of few bits, or any.
+fn integer(min: u64, max: u64) -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![
+        1 => Just(min),
+        1 => Just(max),
+        2 => (0..u64::BITS, any::<u64>()).prop_map(move |(bits, value)| (value >> bits).clamp(min, max)),
+        2 => min..=max,
+    ]
+}
+
+fn any_u64() -> impl Strategy<Value = u64> + Clone {
+    integer(0, u64::MAX)
+}
+
+fn any_u16() -> impl Strategy<Value = u16> + Clone {
+    integer(0, u16::MAX.into()).prop_map(|value| value as u16)
+}
+
+fn any_i128() -> impl Strategy<Value = i128> {
+    prop_oneof![
+        Just(i128::MIN),
+        Just(i128::MAX),
+        (0..i128::BITS, any::<i128>()).prop_map(|(bits, value)| value >> bits),
+    ]
+}
+
+macro_rules! strategies {
+    ($($name:ident: $type:ident = $strategy:expr;)*) => {$(
+        #[doc = concat!("Any [`", stringify!($type), "`].")]
+        pub fn $name() -> impl Strategy<Value = $type> + Clone {
+            $strategy.prop_map($type)
+        }
+    )*};
+}
+
+strategies! {
+    chain_id: ChainId = any_u64();
+    account_id: AccountId = any_u64();
+    market_id: MarketId = any_u16();
+    validator_id: ValidatorId = any_u16();
+    nonce: Nonce = any_u64();
+    height: Height = any_u64();
+    time: TimeMs = any_u64();
+    price: PriceTicks = integer(1, limits::MAX_PRICE_TICKS);
+    ppm: Ppm = integer(0, limits::MAX_PPM.into()).prop_map(|value| value as u32);
+    key: Key = uniform32(any::<u8>());
+    digest: Digest = uniform32(any::<u8>());
+    recipient: Recipient = uniform32(any::<u8>());
+}
+
+/// Any [`Signature`].
+pub fn signature() -> impl Strategy<Value = Signature> + Clone {
+    (uniform32(any::<u8>()), uniform32(any::<u8>())).prop_map(|(low, high)| {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&low);
+        bytes[32..].copy_from_slice(&high);
+        Signature(bytes)
+    })
+}
+
+/// What an action can move, zero included.
+pub fn amount() -> impl Strategy<Value = Atoms> + Clone {
+    integer(0, limits::MAX_AMOUNT_ATOMS as u64).prop_map(|value| Atoms(value.into()))
+}
+
+/// What an action can trade, zero included.
+pub fn size() -> impl Strategy<Value = Lots> + Clone {
+    integer(0, limits::MAX_LOTS as u64).prop_map(|value| Lots(value as i64))
+}
+
+/// Any position.
+pub fn lots() -> impl Strategy<Value = Lots> {
+    (size(), any::<bool>()).prop_map(|(lots, short)| if short { -lots } else { lots })
+}
+
+/// Any balance or flow.
+pub fn atoms() -> impl Strategy<Value = Atoms> {
+    any_i128().prop_map(Atoms)
+}
+
+/// Any [`FundingIndex`].
+pub fn funding_index() -> impl Strategy<Value = FundingIndex> {
+    any_i128().prop_map(FundingIndex)
+}
+
+/// Any [`Side`].
+pub fn side() -> impl Strategy<Value = Side> + Clone {
+    prop_oneof![Just(Side::Buy), Just(Side::Sell)]
+}
+
+/// Any [`MarginMode`].
+pub fn margin_mode() -> impl Strategy<Value = MarginMode> + Clone {
+    prop_oneof![Just(MarginMode::Cross), Just(MarginMode::Isolated)]
+}
+
+/// Any [`PriceState`].
+pub fn price_state() -> impl Strategy<Value = PriceState> + Clone {
+    prop_oneof![
+        Just(PriceState::Fresh),
+        Just(PriceState::Stale),
+        Just(PriceState::Disputed),
+        Just(PriceState::Reopening),
+        Just(PriceState::Quarantined),
+    ]
+}
+
+/// Any [`Mark`].
+pub fn mark() -> impl Strategy<Value = Mark> {
+    (price_state(), price(), time()).prop_map(|(state, last, updated)| Mark::new(state, last, updated))
+}
+
+prop_compose! {
+    /// Any [`Quote`].
+    pub fn quote()(
+        chain in chain_id(),
+        maker in account_id(),
+        taker in account_id(),
+        market in market_id(),
+        side in side(),
+        price in price(),
+        lots in size(),
+        nonce in nonce(),
+        expiry in height(),
+    ) -> Quote {
+        Quote { chain, maker, taker, market, side, price, lots, nonce, expiry }
+    }
+}
+
+/// Any [`Action`] of a kind that travels as a rescue.
+pub fn rescue() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        (key(), amount()).prop_map(|(owner, amount)| Action::Open { owner, amount }),
+        (account_id(), amount()).prop_map(|(to, amount)| Action::Deposit { to, amount }),
+        (account_id(), amount()).prop_map(|(to, amount)| Action::Transfer { to, amount }),
+        (market_id(), amount()).prop_map(|(market, amount)| Action::TopUpIsolated { market, amount }),
+    ]
+}
+
+/// Any [`Action`] of a kind that travels as a trade.
+pub fn trade() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        (market_id(), amount()).prop_map(|(market, amount)| Action::ReleaseIsolated { market, amount }),
+        (market_id(), margin_mode()).prop_map(|(market, mode)| Action::SetMarginMode { market, mode }),
+        (amount(), recipient()).prop_map(|(amount, recipient)| Action::Withdraw { amount, recipient }),
+        (quote(), signature(), size()).prop_map(|(quote, quote_signature, lots)| Action::Fill {
+            quote,
+            quote_signature,
+            lots
+        }),
+    ]
+}
+
+/// Any [`Action`].
+pub fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![rescue(), trade()]
+}
+
+prop_compose! {
+    /// Any [`SignedAction`]; its signature verifies under no key.
+    pub fn signed_action()(
+        chain in chain_id(),
+        account in account_id(),
+        nonce in nonce(),
+        expiry in height(),
+        action in action(),
+        signature in signature(),
+    ) -> SignedAction {
+        SignedAction { chain, account, nonce, expiry, action, signature }
+    }
+}
+
+prop_compose! {
+    /// Any [`PriceReport`] that encodes; its spread need not fit its prices.
+    pub fn price_report()(
+        a in price(),
+        b in price(),
+        spread in integer(0, limits::MAX_PRICE_TICKS),
+        sources in 1..=limits::MAX_SOURCES,
+    ) -> PriceReport {
+        PriceReport { low: a.min(b), high: a.max(b), spread: PriceTicks(spread), sources }
+    }
+}
+
+prop_compose! {
+    /// Any [`RescueRef`].
+    pub fn rescue_ref()(account in account_id(), nonce in nonce(), digest in digest()) -> RescueRef {
+        RescueRef { account, nonce, digest }
+    }
+}
+
+prop_compose! {
+    /// Any [`OutcomeRef`].
+    pub fn outcome_ref()(zone in any_u16(), height in any_u64(), digest in digest()) -> OutcomeRef {
+        OutcomeRef { zone, height, digest }
+    }
+}
+
+prop_compose! {
+    /// An [`Observation`] with at most a dozen elements a list.
+    pub fn observation()(
+        chain in chain_id(),
+        [epoch, view, seq, time] in uniform4(any_u64()),
+        prices in btree_map(market_id(), price_report(), 0..12),
+        rescues in vec(rescue_ref(), 0..12),
+        outcomes in vec(outcome_ref(), 0..12),
+        author in validator_id(),
+        signature in signature(),
+    ) -> Observation {
+        Observation {
+            chain,
+            epoch,
+            view,
+            seq,
+            time: TimeMs(time),
+            prices: prices.into_iter().collect(),
+            rescues,
+            outcomes,
+            health: Health {},
+            author,
+            signature,
+        }
+    }
+}
+
+prop_compose! {
+    /// Any [`OpsTarget`].
+    pub fn ops_target()(root in digest(), start in integer(0, u64::MAX - 1))(
+        root in Just(root),
+        end in integer(start + 1, u64::MAX),
+        start in Just(start),
+    ) -> OpsTarget {
+        OpsTarget { root, start, end }
+    }
+}
+
+prop_compose! {
+    /// Any [`Header`] of this version.
+    pub fn header()(
+        chain in chain_id(),
+        epoch in any_u64(),
+        height in height(),
+        parent in digest(),
+        time in time(),
+        body in digest(),
+        state_root in digest(),
+        ops in ops_target(),
+        outcomes_root in digest(),
+        exits_root in digest(),
+    ) -> Header {
+        Header {
+            version: VERSION,
+            chain,
+            epoch,
+            height,
+            parent,
+            time,
+            body,
+            state_root,
+            ops,
+            outcomes_root,
+            exits_root,
+        }
+    }
+}
+
+prop_compose! {
+    /// A [`Body`] of a few observations and actions.
+    pub fn body()(
+        observations in btree_map(validator_id(), observation(), 0..4),
+        actions in vec(signed_action(), 0..12),
+    ) -> Body {
+        let observations = observations
+            .into_iter()
+            .map(|(author, observation)| Observation { author, ..observation })
+            .collect();
+        let mut actions = actions;
+        actions.sort_by_key(|signed| signed.action.lane());
+        Body { observations, actions }
+    }
+}
