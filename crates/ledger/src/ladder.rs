@@ -113,6 +113,15 @@ pub enum Event {
         /// From the insurance fund.
         insurance: Atoms,
     },
+    /// A forced trade left a compartment empty with a deficit, which was taken off it.
+    DeficitTaken {
+        /// Market.
+        market: MarketId,
+        /// Whose.
+        account: AccountId,
+        /// How much.
+        amount: Atoms,
+    },
     /// A deficit that nobody could pay was booked.
     Uncovered {
         /// Market.
@@ -607,6 +616,8 @@ impl Ledger {
         if deficit > Atoms::ZERO {
             self.account_mut(id).collateral += deficit;
             report.bad_debt += deficit;
+            let account = AccountId(u64::from(id));
+            self.push_event(Event::DeficitTaken { market, account, amount: deficit });
             let left = self.pay_deficit(id, market, deficit.0, report);
             self.leave_uncovered(market, left, report);
         }

@@ -543,6 +543,14 @@ impl Ledger {
         Some(health::health(account, compartment, &self.sheets))
     }
 
+    /// Whether an account's cross compartment is in breach, as the sweep sees it. `None` if there is no such
+    /// account.
+    pub fn margin_check(&self, id: AccountId) -> Option<bool> {
+        let account = self.account(id)?;
+        let sums = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Favourable);
+        Some(sums.in_breach())
+    }
+
     /// Counts accounts with a compartment whose equity is below `ratio_ppm` of maintenance (1,000,000 is a
     /// breach). Scans every account: for displays.
     pub fn count_at_risk(&self, ratio_ppm: u32) -> u64 {
