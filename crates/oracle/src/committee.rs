@@ -27,7 +27,7 @@ impl Committee {
     /// [`CommitteeError::Size`] unless `1 <= n <= MAX_VALIDATORS`.
     pub fn new(n: usize) -> Result<Self, CommitteeError> {
         match u16::try_from(n) {
-            Ok(members) if n >= 1 && n <= MAX_VALIDATORS => Ok(Self { n: members }),
+            Ok(members) if (1..=MAX_VALIDATORS).contains(&n) => Ok(Self { n: members }),
             _ => Err(CommitteeError::Size(n)),
         }
     }

@@ -93,7 +93,10 @@ fn jumps_that_the_sources_do_not_bear_out_are_disputed_at_once() {
     let too_few_sources = Some(report(80_000, 80_000, 1));
     let half_the_sources = Some(report(65_000, 100_000, 2));
     let half_upwards = Some(report(100_000, 1_000_000, 2));
-    for said in [too_few_sources, half_the_sources, half_upwards] {
+    // One of the two medians is beyond the gate, and so is their midpoint.
+    let just_high = Some(report(103_000, 108_000, 4));
+    let just_low = Some(report(92_500, 97_000, 4));
+    for said in [too_few_sources, half_the_sources, half_upwards, just_high, just_low] {
         for n in SIZES {
             let mut chain = Chain::new(n);
             let step = chain.all(1_000, said);
@@ -116,6 +119,16 @@ fn sources_that_split_in_two_dispute_even_a_price_inside_the_gate() {
     let mut chain = Chain::new(4);
     chain.all(1_000, Some(report(92_000, 100_000, 4)));
     assert_eq!((chain.state(), chain.price()), (Disputed, PRICE));
+}
+
+#[test]
+fn the_bands_edge_is_inside() {
+    for (third, corroborates) in [(101_000, true), (101_001, false), (99_000, true), (98_999, false)] {
+        let mut chain = Chain::new(4);
+        // Two at 100,000 and one abstainer: the third decides.
+        let said = [(0, at(PRICE)), (1, at(PRICE)), (2, at(third)), (3, None)];
+        assert_eq!(chain.observe(1_000, &said).marks.len() == 1, corroborates, "{third}");
+    }
 }
 
 #[test]
@@ -345,6 +358,7 @@ fn prices_that_fail_again_in_the_grace_period_begin_it_anew() {
     assert_eq!(chain.state(), Reopening);
     chain.run(11, None);
     assert_eq!(chain.state(), Stale);
+    assert_eq!(chain.record().blind_since, Some(TimeMs(START)), "blind ever since it left Fresh");
     chain.run(30, at(PRICE));
     assert_eq!(chain.state(), Reopening);
     chain.run(1, at(PRICE));
@@ -410,8 +424,12 @@ fn a_halt_in_the_grace_period_begins_it_anew() {
 }
 
 #[test]
-fn a_halt_forces_reopening_even_where_the_outage_limit_is_longer() {
-    let mut chain = Chain::with(4, MarketParams { outage_after_ms: 600_000, ..market() }, Some(PRICE));
+fn a_halt_forces_reopening_even_where_the_other_limits_are_longer() {
+    let mut chain = Chain::with(
+        4,
+        MarketParams { stale_after_ms: 300_000, outage_after_ms: 600_000, ..market() },
+        Some(PRICE),
+    );
     chain.all(60_000, at(PRICE));
     assert_eq!(chain.state(), Fresh);
     chain.all(60_001, at(PRICE));
@@ -558,7 +576,7 @@ fn genesis_names_what_is_wrong() {
     for bad in [0, 10_000_001] {
         assert_eq!(begin(4, &[Some(PriceTicks(bad))]), Err(GenesisError::PriceRange(M)));
     }
-    // Thirteen members: f + 1 = 5 turns of 1 s are within every limit; 49 members need 17.
+    // 49 members need f + 1 = 17 turns, and reports count for the time of 10.
     assert!(matches!(begin(49, &some), Err(GenesisError::Params(ParamsError::ReportAge { .. }))));
 }
 

@@ -58,6 +58,13 @@ fn a_quote_counts_by_its_own_time_and_range() {
 }
 
 #[test]
+fn zero_is_no_price_even_in_a_range_that_holds_it() {
+    let limits = SourceParams { min_price: PriceTicks(0), ..LIMITS };
+    assert!(!limits.counts(PriceTicks(0), TimeMs(START), TimeMs(START)));
+    assert!(limits.counts(PriceTicks(1), TimeMs(START), TimeMs(START)));
+}
+
+#[test]
 fn a_source_that_repeats_counts_and_one_whose_clock_stops_drops_out() {
     let mut sources = Sources::new(&[LIMITS]).unwrap();
     for minute in 0..10 {
