@@ -1,1 +1,35 @@
-//! placeholder
+//! The chain: how validators agree on what the ledger does.
+//!
+//! Wires the pure crates ([`seawall_ledger`], [`seawall_oracle`]) to commonware's consensus, networking and
+//! authenticated storage, generic over the runtime. This is the only crate below the simulator and the
+//! binary that names commonware's engines.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`block`] | the block and its digest |
+//! | [`app`] | the rules of validity; building and processing |
+//! | [`machine`] | the state in memory; execution, undo and redo between forks |
+//! | [`records`], [`store`] | the stored form of state, and the authenticated store |
+//! | [`observer`] | observations: signed, sent, heard |
+//! | [`mempool`], [`gossip`] | actions on their way into a block |
+//! | [`gate`] | clocks, before the vote and nowhere else |
+//! | [`committee`], [`crypto`], [`timeline`] | who, how signed, what time |
+//! | [`sync`] | why there is no state sync yet |
+//! | [`genesis`] | what a chain starts from |
+//! | [`engine`] | a whole validator |
+
+pub mod app;
+pub mod block;
+pub mod committee;
+pub mod crypto;
+pub mod engine;
+pub mod gate;
+pub mod genesis;
+pub mod gossip;
+pub mod machine;
+pub mod mempool;
+pub mod observer;
+pub mod records;
+pub mod store;
+pub mod sync;
+pub mod timeline;

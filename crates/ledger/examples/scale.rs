@@ -72,7 +72,7 @@ fn main() {
     };
     let empty = memory();
     let start = Instant::now();
-    // Leverage from about 3 to about 15: equity of 7 % to 33 % of notional.
+    // Leverage from about 3 to about 37: equity of 2.7 % to 33 % of notional; breach is at 2.5 %.
     let accounts = (0..count).map(|n| {
         let side = if (n / 2) % 2 == 0 { 1 } else { -1 };
         let mut positions: Vec<_> = (0..u64::from(legs))
@@ -89,8 +89,8 @@ fn main() {
             .collect();
         positions.sort_by_key(|position| position.market);
         let notional = i128::from(legs) * 10 * i128::from(PRICE) * 100;
-        let percent = 7 + i128::from((n / 4 * 7_919) % 26);
-        GenesisAccount { owner: Key([n as u8; 32]), collateral: Atoms(notional * percent / 100), positions }
+        let share = 2_700 + i128::from((n / 4 * 7_919) % 30_300);
+        GenesisAccount { owner: Key([n as u8; 32]), collateral: Atoms(notional * share / 100_000), positions }
     });
     let mut ledger = Ledger::genesis(&params, TimeMs(1_000), accounts).expect("a sound genesis");
     println!("genesis: {} accounts, {} MiB, {:?}", count, memory() - empty, start.elapsed());

@@ -1,0 +1,503 @@
+//! The consensus application: builds blocks and decides which are valid.
+//!
+//! # Validity
+//!
+//! A block on parent `p` in a context is valid if and only if
+//!
+//! 1. version, chain and epoch are this chain's; height is `p + 1`; the parent digest is `p`'s;
+//! 2. the leader that the context names signed it;
+//! 3. it holds observations of at least `q` distinct members by ascending author, signed for the
+//!    block's own view, each newer than its author's last on this chain;
+//! 4. its time is `max(p + 1 ms, median of the observed times)`;
+//! 5. rescues come before trades, every signature verifies under the key that the parent's state holds,
+//!    no trade is refused, and a rescue that is refused spends its nonce;
+//! 6. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
+//!    outcomes root and exits root of its header.
+//!
+//! Everything in this list is a pure function of the block, its context and the parent's state. Clocks
+//! wait elsewhere ([`gate`](crate::gate)).
+
+use crate::{
+    block::{Block, Context, body_digest, empty_outcomes_root, from_consensus},
+    committee::{Committee, Scheme},
+    crypto::{Batch, Identity, key_of},
+    machine::{Executed, Machine, Purpose, Step, World},
+    mempool::Mempool,
+    observer::Observatory,
+    store::{Db, StateKey, StateReader, StateValue, StoreError},
+};
+use commonware_consensus::{Heightable as _, Viewable as _, marshal::ancestry::Ancestry};
+use commonware_cryptography::{Digestible as _, sha256};
+use commonware_glue::stateful::{
+    Application, Finality, Input, Proposed,
+    db::{DatabaseSet, Merkleized as _, Shared, Unmerkleized as _},
+};
+use commonware_parallel::Strategy;
+use commonware_runtime::{Clock, Metrics, Spawner};
+use commonware_storage::{Context as StorageContext, merkle::Location, qmdb::sync::Target};
+use commonware_utils::non_empty_range;
+use futures::StreamExt as _;
+use rand_core::CryptoRng;
+use seawall_oracle::OracleParams;
+use seawall_types::{
+    AccountId, Action, Body, ChainId, Digest, Domain, Header, Height, Key, Observation, Refusal,
+    SignedAction,
+    block::{OpsTarget, VERSION},
+    limits::MAX_ACTIONS_PER_BLOCK,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+use tracing::{debug, warn};
+
+/// Told of every block once it is final and applied.
+pub trait Monitor: Send + Sync + 'static {
+    /// `block` is final; `step` is what it did.
+    fn finalized(&self, block: &Block, digest: Digest, step: &Step);
+}
+
+/// A monitor that does nothing.
+pub struct NoMonitor;
+
+impl Monitor for NoMonitor {
+    fn finalized(&self, _: &Block, _: Digest, _: &Step) {}
+}
+
+/// How a leader builds. Local: no other validator can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildPolicy {
+    /// Wall time between the building of two blocks on one another, at least.
+    pub interval: Duration,
+    /// Wall time to wait for further observations once there is a quorum.
+    pub linger: Duration,
+    /// Most actions taken from the pool into one block.
+    pub max_actions: usize,
+}
+
+impl Default for BuildPolicy {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(100),
+            linger: Duration::from_millis(5),
+            max_actions: MAX_ACTIONS_PER_BLOCK,
+        }
+    }
+}
+
+/// What an application is made of.
+pub struct Parts<S> {
+    /// Chain.
+    pub chain: ChainId,
+    /// The committee.
+    pub committee: Committee,
+    /// Own key, for blocks this validator leads.
+    pub identity: Identity,
+    /// The block at height 0.
+    pub genesis: Block,
+    /// Oracle parameters, needed to load a world.
+    pub oracle: OracleParams,
+    /// The state machine.
+    pub machine: Machine,
+    /// Waiting actions.
+    pub mempool: Mempool,
+    /// Heard observations.
+    pub observatory: Observatory,
+    /// How blocks are built.
+    pub policy: BuildPolicy,
+    /// Told of final blocks.
+    pub monitor: Arc<dyn Monitor>,
+    /// How signatures are checked in parallel.
+    pub strategy: S,
+}
+
+/// The application.
+pub struct App<S> {
+    parts: Arc<Parts<S>>,
+    built: Arc<Mutex<Option<SystemTime>>>,
+}
+
+impl<S> Clone for App<S> {
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone(), built: self.built.clone() }
+    }
+}
+
+impl<S> App<S> {
+    /// Assembles an application.
+    pub fn new(parts: Parts<S>) -> Self {
+        Self { parts: Arc::new(parts), built: Arc::default() }
+    }
+}
+
+type Databases<E, S> = Shared<Db<E, S>>;
+type Batch_<E, S> = <Databases<E, S> as DatabaseSet<E>>::Unmerkleized;
+
+impl<E, S> StateReader for BatchReader<'_, E, S>
+where
+    E: StorageContext + Spawner,
+    S: Strategy,
+{
+    async fn read_many(&self, keys: &[StateKey]) -> Result<Vec<Option<StateValue>>, StoreError> {
+        let keys: Vec<&StateKey> = keys.iter().collect();
+        self.0.get_many(&keys).await.map_err(StoreError::database)
+    }
+}
+
+struct BatchReader<'a, E: StorageContext + Spawner, S: Strategy>(&'a Batch_<E, S>);
+
+impl<S: Strategy> App<S> {
+    /// Makes sure that the machine can stand at `parent`, reading it from the batch if it cannot.
+    async fn ready<E>(&self, parent: Digest, batches: &Batch_<E, S>)
+    where
+        E: StorageContext + Spawner,
+    {
+        if self.parts.machine.position(parent) {
+            return;
+        }
+        let world =
+            World::load(&BatchReader::<E, S>(batches), self.parts.oracle.clone(), self.parts.committee.len())
+                .await
+                .unwrap_or_else(|error| panic!("cannot load the state of block {parent}: {error}"));
+        debug!(%parent, "loaded the state from the store");
+        self.parts.machine.load(parent, world);
+    }
+
+    /// Writes a step's changes and seals the batch.
+    async fn seal<E>(
+        step: &Step,
+        mut batches: Batch_<E, S>,
+    ) -> <Databases<E, S> as DatabaseSet<E>>::Merkleized
+    where
+        E: StorageContext + Spawner,
+    {
+        for (key, value) in step.writes() {
+            batches = batches.write(key, value);
+        }
+        batches.merkleize().await.unwrap_or_else(|error| panic!("the state store failed: {error}"))
+    }
+
+    /// Waits for a quorum of observations for `view` that are news to the parent's state, then a little
+    /// for more.
+    async fn observations<E: Clock>(&self, context: &E, parent: Digest, view: u64) -> Vec<Observation> {
+        let quorum = self.parts.committee.quorum();
+        let mut patience = None;
+        loop {
+            let changed = self.parts.observatory.changed();
+            let mut heard = self.parts.observatory.heard(view);
+            self.parts.machine.read_at(parent, |world| {
+                heard.retain(|observation| {
+                    world.oracle.last_seq(observation.author).is_none_or(|last| observation.seq > last)
+                });
+            });
+            if heard.len() == self.parts.committee.len() {
+                return heard;
+            }
+            if heard.len() >= quorum {
+                let until = *patience.get_or_insert_with(|| context.current() + self.parts.policy.linger);
+                let left = until.duration_since(context.current()).unwrap_or_default();
+                if left.is_zero() {
+                    return heard;
+                }
+                commonware_macros::select! {
+                    _ = changed => {},
+                    _ = context.sleep(left) => {},
+                }
+            } else {
+                let _ = changed.await;
+            }
+        }
+    }
+
+    /// Holds a leader back so that blocks do not follow each other faster than the policy says.
+    async fn pace<E: Clock>(&self, context: &E) {
+        let last = *self.built.lock().expect("a thread panicked while it held the pace");
+        if let Some(last) = last {
+            let next = last + self.parts.policy.interval;
+            if let Ok(wait) = next.duration_since(context.current()) {
+                context.sleep(wait).await;
+            }
+        }
+    }
+
+    fn mark_pace<E: Clock>(&self, context: &E) {
+        *self.built.lock().expect("a thread panicked while it held the pace") = Some(context.current());
+    }
+
+    /// Rules 1 to 3, without signatures.
+    fn check_form(&self, block: &Block, parent: &Block, parent_digest: Digest) -> Result<(), &'static str> {
+        let header = &block.header;
+        let committee = &self.parts.committee;
+        if header.version != VERSION || header.chain != self.parts.chain || header.epoch != 0 {
+            return Err("made for another version, chain or epoch");
+        }
+        if header.height != parent.header.height.next() || header.parent != parent_digest {
+            return Err("does not follow its parent");
+        }
+        if header.outcomes_root != empty_outcomes_root() {
+            return Err("settles outcomes, but no zone exists");
+        }
+        if committee.position(&block.context.leader).is_none() {
+            return Err("its leader is not a member");
+        }
+        let view = block.context.view().get();
+        let mut previous = None;
+        for observation in &block.body.observations {
+            if observation.chain != self.parts.chain
+                || observation.epoch != 0
+                || observation.view != view
+                || committee.key(observation.author).is_none()
+            {
+                return Err("holds an observation of another chain, epoch, view or of a stranger");
+            }
+            if previous.is_some_and(|previous| previous >= observation.author) {
+                return Err("observations are not by ascending author");
+            }
+            previous = Some(observation.author);
+            if !observation.rescues.is_empty() || !observation.outcomes.is_empty() {
+                return Err("lists rescues or outcomes, which this version does not know");
+            }
+        }
+        if block.body.observations.len() < committee.quorum() {
+            return Err("holds fewer observations than a quorum");
+        }
+        Ok(())
+    }
+
+    /// Rules 2, 3 and 5: every signature at once.
+    fn check_signatures(
+        &self,
+        rng: &mut impl CryptoRng,
+        block: &Block,
+        parent: Digest,
+    ) -> Result<(), String> {
+        let chain = self.parts.chain;
+        let mut batch = Batch::new(chain);
+        batch.add(
+            &key_of(&block.context.leader),
+            Domain::Block,
+            Block::signing_payload(&block.context, &block.header),
+            &block.signature,
+        );
+        for observation in &block.body.observations {
+            let key = self.parts.committee.key(observation.author).expect("the form was checked");
+            batch.add(key, Domain::Observation, observation.message(), &observation.signature);
+        }
+        let added = self.parts.machine.read_at(parent, |world| {
+            let owner = |account: AccountId| world.ledger.owner(account).copied();
+            add_actions(&mut batch, chain, &block.body.actions, owner)
+        });
+        match added {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => return Err(format!("an action is refused: {refusal}")),
+            None => return Err("the parent's state is not loaded".into()),
+        }
+        if batch.verify(rng, &self.parts.strategy) { Ok(()) } else { Err("a signature is bad".into()) }
+    }
+}
+
+/// Adds the signatures of `actions` to a batch; refuses what needs no curve to be refused.
+pub fn add_actions(
+    batch: &mut Batch,
+    chain: ChainId,
+    actions: &[SignedAction],
+    owner: impl Fn(AccountId) -> Option<Key>,
+) -> Result<(), Refusal> {
+    for action in actions {
+        if action.chain != chain {
+            return Err(Refusal::WrongChain);
+        }
+        let key = owner(action.account).ok_or(Refusal::UnknownAccount)?;
+        batch.add(&key, Domain::Action, action.message(), &action.signature);
+        if let Action::Fill { quote, quote_signature, .. } = &action.action {
+            if quote.chain != chain {
+                return Err(Refusal::QuoteMismatch);
+            }
+            let maker = owner(quote.maker).ok_or(Refusal::UnknownBeneficiary)?;
+            batch.add(&maker, Domain::Quote, quote.message(), quote_signature);
+        }
+    }
+    Ok(())
+}
+
+fn ops_target<E, S>(merkleized: &<Databases<E, S> as DatabaseSet<E>>::Merkleized) -> OpsTarget
+where
+    E: StorageContext + Spawner,
+    S: Strategy,
+{
+    OpsTarget {
+        root: Digest(merkleized.ops_root().0),
+        start: *merkleized.sync_boundary(),
+        end: *merkleized.bounds().tip.size,
+    }
+}
+
+impl<E, S> Application<E> for App<S>
+where
+    E: StorageContext + Spawner + Clock + Metrics + CryptoRng,
+    S: Strategy,
+{
+    type SigningScheme = Scheme;
+    type Context = Context;
+    type Block = Block;
+    type Databases = Databases<E, S>;
+    type Captured = ();
+    type Provider = ();
+    type Input = ();
+
+    fn sync_targets(block: &Block) -> <Self::Databases as DatabaseSet<E>>::SyncTargets {
+        let ops = &block.header.ops;
+        Target::new(
+            sha256::Digest(ops.root.0),
+            non_empty_range!(Location::new(ops.start), Location::new(ops.end.max(ops.start + 1))),
+        )
+    }
+
+    async fn genesis(&mut self) -> Block {
+        self.parts.genesis.clone()
+    }
+
+    async fn propose(
+        &mut self,
+        (context, consensus): (E, Context),
+        ancestry: impl Ancestry<Block>,
+        batches: <Self::Databases as DatabaseSet<E>>::Unmerkleized,
+        _input: Input<(), ()>,
+    ) -> Option<Proposed<Self, E>> {
+        let mut ancestry = Box::pin(ancestry);
+        let parent = ancestry.next().await?;
+        let parent_digest = from_consensus(parent.digest());
+        let view = consensus.view().get();
+        let height = Height(parent.height().get() + 1);
+        self.ready::<E>(parent_digest, &batches).await;
+        self.pace(&context).await;
+        let observations = self.observations(&context, parent_digest, view).await;
+        let candidates = self.parts.mempool.candidates(self.parts.policy.max_actions);
+
+        // Others may have moved the machine while this proposal waited.
+        self.ready::<E>(parent_digest, &batches).await;
+        let executed = self.parts.machine.execute(
+            parent_digest,
+            height,
+            None,
+            &observations,
+            candidates,
+            Purpose::Build,
+        )?;
+        let Executed { step, actions, left_out } = match executed {
+            Ok(executed) => executed,
+            Err(invalid) => {
+                warn!(view, %invalid, "could not build a block");
+                return None;
+            }
+        };
+        // What this state refuses for good is not worth another try; a nonce in flight may come back.
+        let hopeless = left_out.iter().filter(|(_, refusal)| *refusal != Refusal::NonceUsed);
+        self.parts.mempool.remove(hopeless.map(|(action, _)| (&action.account, &action.nonce)));
+
+        let merkleized = Self::seal::<E>(&step, batches).await;
+        let body = Body { observations, actions };
+        let header = Header {
+            version: VERSION,
+            chain: self.parts.chain,
+            epoch: 0,
+            height,
+            parent: parent_digest,
+            time: step.time,
+            body: body_digest(&body),
+            state_root: Digest(merkleized.root().0),
+            ops: ops_target::<E, S>(&merkleized),
+            outcomes_root: empty_outcomes_root(),
+            exits_root: step.exits_root,
+        };
+        let block = Block::sign(consensus, header, body, &self.parts.identity);
+        self.parts.machine.adopt(from_consensus(block.digest()), step);
+        self.mark_pace(&context);
+        Some(Proposed { block, merkleized })
+    }
+
+    async fn process(
+        &mut self,
+        (mut context, _consensus): (E, Context),
+        ancestry: impl Ancestry<Block>,
+        batches: <Self::Databases as DatabaseSet<E>>::Unmerkleized,
+        finality: Finality,
+    ) -> Option<<Self::Databases as DatabaseSet<E>>::Merkleized> {
+        let mut ancestry = Box::pin(ancestry);
+        let block = ancestry.next().await?;
+        let digest = from_consensus(block.digest());
+        let block = block.inner();
+        let parent = ancestry.next().await?;
+        let parent_digest = from_consensus(parent.digest());
+        let height = block.header.height;
+        let refuse = |reason: &dyn std::fmt::Display| {
+            warn!(%height, %digest, leader = %block.context.leader, %reason, "block is invalid");
+        };
+        if let Err(reason) = self.check_form(block, parent.inner(), parent_digest) {
+            refuse(&reason);
+            return None;
+        }
+        self.ready::<E>(parent_digest, &batches).await;
+        // A final block was verified by a quorum; its signatures cannot change the state it yields.
+        if finality == Finality::Candidate
+            && let Err(reason) = self.check_signatures(&mut context, block, parent_digest)
+        {
+            refuse(&reason);
+            return None;
+        }
+        // The machine may have been moved since; a known step is a pure function of the same inputs.
+        self.ready::<E>(parent_digest, &batches).await;
+        let executed = self.parts.machine.execute(
+            parent_digest,
+            height,
+            Some(block.header.time),
+            &block.body.observations,
+            block.body.actions.clone(),
+            Purpose::Verify,
+        )?;
+        let step = match executed {
+            Ok(executed) => executed.step,
+            Err(invalid) => {
+                refuse(&invalid);
+                return None;
+            }
+        };
+        let merkleized = Self::seal::<E>(&step, batches).await;
+        if merkleized.root().0 != block.header.state_root.0
+            || ops_target::<E, S>(&merkleized) != block.header.ops
+            || step.exits_root != block.header.exits_root
+        {
+            refuse(&"its roots are not those of its execution");
+            return None;
+        }
+        self.parts.machine.adopt(digest, step);
+        self.mark_pace(&context);
+        Some(merkleized)
+    }
+
+    async fn capture(
+        &mut self,
+        _context: (E, Context),
+        _block: &Block,
+        _batches: &<Self::Databases as DatabaseSet<E>>::Merkleized,
+        _readers: <Self::Databases as DatabaseSet<E>>::Readers,
+    ) {
+    }
+
+    async fn finalized(
+        &mut self,
+        _context: (E, Context),
+        block: &Block,
+        (): (),
+        _readers: <Self::Databases as DatabaseSet<E>>::Readers,
+    ) {
+        let digest = from_consensus(block.digest());
+        let names = block.body.actions.iter().map(|action| (&action.account, &action.nonce));
+        self.parts.mempool.remove(names);
+        self.parts.mempool.expire(block.header.height);
+        if let Some(step) = self.parts.machine.step(digest) {
+            self.parts.monitor.finalized(block, digest, &step);
+        }
+        self.parts.machine.finalize(digest, block.header.height);
+    }
+}

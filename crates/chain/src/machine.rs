@@ -1,0 +1,525 @@
+//! The state machine in memory, and the walk between the forks that consensus asks about.
+//!
+//! A validator keeps one copy of the ledger and the oracle: the *world*, positioned at one block. Every
+//! executed block leaves a [`Step`] that can be undone and redone exactly, so that a proposal on one
+//! parent and a verification on another share the copy. The canonical state is in QMDB; the world is
+//! derived from it ([`Machine::load`]) and worth nothing after a crash.
+//!
+//! ```text
+//!   finalised tip ── a ── b        world at b; consensus asks for a block on a:
+//!                     └── c        undo b, execute c; steps of a, b and c are kept until finalised
+//! ```
+//!
+//! Order inside a block: observations -> time and prices -> funding -> (zone outcomes) -> rescues ->
+//! liquidation sweep -> trades.
+
+use crate::{
+    crypto::sha256_digest,
+    records::{
+        ChainRecord, Stored, decode, encode_chain, encode_ledger, encode_market_oracle, encode_reporter,
+        ledger_key,
+    },
+    store::{LOAD_CHUNK, StateKey, StateReader, StateValue, StoreError, Tag, key},
+};
+use seawall_ledger::{BlockDelta, Event, Ledger, NoVenue, Receipt, Record, RecordKey, SweepReport};
+use seawall_oracle::{Oracle, OracleEvent, OracleParams, OracleState, Reported, StepError, block_time};
+use seawall_types::{Digest, Height, Lane, Mark, MarketId, Observation, Refusal, SignedAction, TimeMs};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Executed blocks that are kept to be undone or redone. Consensus keeps far fewer forks alive; at the
+/// limit the oldest are forgotten and their children are loaded from the store if they are asked for.
+pub const MAX_STEPS: usize = 512;
+
+/// Why a block is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The oracle refuses the observations.
+    #[error("observations: {0}")]
+    Observations(#[from] StepError),
+    /// The block time is not what the observations say.
+    #[error("block time {have} is not {want}")]
+    Time {
+        /// In the header.
+        have: TimeMs,
+        /// By the rule.
+        want: TimeMs,
+    },
+    /// A trade that the ledger refuses. Leaders leave those out; only a rescue is answered by a refusal.
+    #[error("trade {index} is refused: {refusal}")]
+    RefusedTrade {
+        /// Place in the block.
+        index: usize,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A rescue whose envelope is invalid: it could not even be answered.
+    #[error("rescue {index} is refused: {refusal}")]
+    InvalidEnvelope {
+        /// Place in the block.
+        index: usize,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// What one action of a block did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was applied.
+    Done(Receipt),
+    /// It was answered with a refusal: its nonce is spent, nothing else changed.
+    Refused(Refusal),
+}
+
+/// An executed block: everything to undo it, redo it, store it and tell of it.
+#[derive(Debug)]
+pub struct Step {
+    /// The block it was executed on.
+    pub parent: Digest,
+    /// Its height.
+    pub height: Height,
+    /// Its time.
+    pub time: TimeMs,
+    /// What it changed in the ledger.
+    pub delta: BlockDelta,
+    /// Marks that changed.
+    pub marks: Vec<(MarketId, Mark)>,
+    /// What happened in the oracle.
+    pub oracle_events: Vec<OracleEvent>,
+    /// What the sweep did.
+    pub sweep: SweepReport,
+    /// One answer an action, in block order.
+    pub answers: Vec<Answer>,
+    /// Root over every exit since genesis, after it.
+    pub exits_root: Digest,
+    oracle_before: Arc<Oracle>,
+    oracle_after: Arc<Oracle>,
+    exits_root_before: Digest,
+}
+
+impl Step {
+    /// What happened in the ledger.
+    pub fn events(&self) -> &[Event] {
+        &self.delta.events
+    }
+
+    /// The writes that take the store from the parent's state to this block's, by ascending key.
+    pub fn writes(&self) -> Vec<(StateKey, Option<StateValue>)> {
+        let mut writes: Vec<_> = self
+            .delta
+            .changes
+            .iter()
+            .map(|(record, _, after)| (ledger_key(*record), after.as_ref().map(encode_ledger)))
+            .collect();
+        let (before, after) = (self.oracle_before.state(), self.oracle_after.state());
+        for (index, (old, new)) in (0..).zip(before.markets.iter().zip(&after.markets)) {
+            if old != new {
+                writes.push((key(Tag::MarketOracle, index), Some(encode_market_oracle(new))));
+            }
+        }
+        for (index, (old, new)) in (0..).zip(before.reporters.iter().zip(&after.reporters)) {
+            if old != new {
+                writes.push((key(Tag::Reporter, index), Some(encode_reporter(new))));
+            }
+        }
+        let chain = ChainRecord { exits_root: self.exits_root, oracle: after.head };
+        writes.push((key(Tag::Chain, 0), Some(encode_chain(&chain))));
+        writes.sort_by(|a, b| a.0.cmp(&b.0));
+        writes
+    }
+}
+
+/// Root over no exits.
+pub fn empty_exits_root() -> Digest {
+    sha256_digest(&[b"seawall no exits"])
+}
+
+/// The state at one block.
+pub struct World {
+    /// Accounts and markets.
+    pub ledger: Ledger,
+    /// Prices.
+    pub oracle: Oracle,
+    /// Root over every exit since genesis: `SHA-256(previous root || encoded exit)` for each in turn.
+    pub exits_root: Digest,
+}
+
+/// Who asks for an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A leader: actions that would be refused are left out.
+    Build,
+    /// A validator: they make the block invalid.
+    Verify,
+}
+
+/// An execution and the actions that it kept.
+pub struct Executed {
+    /// What was done.
+    pub step: Arc<Step>,
+    /// The actions of the block.
+    pub actions: Vec<SignedAction>,
+    /// Left out by [`Purpose::Build`], with the reason.
+    pub left_out: Vec<(SignedAction, Refusal)>,
+}
+
+impl World {
+    /// The world at genesis.
+    pub fn new(ledger: Ledger, oracle: Oracle) -> Self {
+        Self { ledger, oracle, exits_root: empty_exits_root() }
+    }
+
+    /// Every record of the world, as stored.
+    pub fn records(&self) -> impl Iterator<Item = (StateKey, StateValue)> + '_ {
+        let state = self.oracle.state();
+        let chain = ChainRecord { exits_root: self.exits_root, oracle: state.head };
+        let ledger = self.ledger.records().map(|(record, value)| (ledger_key(record), encode_ledger(&value)));
+        let markets = (0..)
+            .zip(&state.markets)
+            .map(|(index, market)| (key(Tag::MarketOracle, index), encode_market_oracle(market)));
+        let reporters =
+            (0..).zip(&state.reporters).map(|(index, row)| (key(Tag::Reporter, index), encode_reporter(row)));
+        ledger
+            .chain(markets)
+            .chain(reporters)
+            .chain(std::iter::once((key(Tag::Chain, 0), encode_chain(&chain))))
+    }
+
+    /// Reads the world back from a store.
+    pub async fn load(
+        reader: &impl StateReader,
+        oracle: OracleParams,
+        validators: usize,
+    ) -> Result<Self, StoreError> {
+        let mut loaded = Loaded::default();
+        loaded.fetch(reader, Tag::Globals, 0..1).await?;
+        loaded.fetch(reader, Tag::Chain, 0..1).await?;
+        let (accounts, exits) = match loaded.records.first() {
+            Some((_, Record::Globals(globals))) => (globals.accounts, globals.exits),
+            _ => return Err(StoreError::Missing("globals".into())),
+        };
+        loaded.fetch(reader, Tag::Market, 0..oracle.markets.len() as u64).await?;
+        loaded.fetch(reader, Tag::MarketOracle, 0..oracle.markets.len() as u64).await?;
+        loaded.fetch(reader, Tag::Reporter, 0..validators as u64).await?;
+        loaded.fetch(reader, Tag::Account, 0..accounts).await?;
+        loaded.fetch(reader, Tag::Exit, 0..exits).await?;
+        let chain = loaded.chain.ok_or_else(|| StoreError::Missing("chain record".into()))?;
+        let ledger = Ledger::from_records(loaded.records.into_iter())
+            .map_err(|error| StoreError::Inconsistent(error.to_string()))?;
+        let state = OracleState { head: chain.oracle, markets: loaded.markets, reporters: loaded.reporters };
+        let oracle =
+            Oracle::restore(oracle, state).map_err(|error| StoreError::Inconsistent(error.to_string()))?;
+        if ledger.globals().height != chain.oracle.height {
+            return Err(StoreError::Inconsistent("ledger and oracle are at different heights".into()));
+        }
+        Ok(Self { ledger, oracle, exits_root: chain.exits_root })
+    }
+
+    /// Executes a block on this world. On an error the world is as before.
+    pub fn execute(
+        &mut self,
+        parent: Digest,
+        height: Height,
+        claimed: Option<TimeMs>,
+        observations: &[Observation],
+        actions: Vec<SignedAction>,
+        purpose: Purpose,
+    ) -> Result<Executed, Invalid> {
+        let reported: Vec<Reported<'_>> = observations.iter().map(Reported::from).collect();
+        let times: Vec<TimeMs> = observations.iter().map(|observation| observation.time).collect();
+        let parent_time = self.oracle.state().head.time;
+        let time = block_time(parent_time, &times)
+            .ok_or(StepError::TooFew { have: 0, need: self.oracle.committee().quorum() })?;
+        if let Some(have) = claimed
+            && have != time
+        {
+            return Err(Invalid::Time { have, want: time });
+        }
+        let oracle_before = Arc::new(self.oracle.clone());
+        let prices = self.oracle.step(height, time, &reported)?;
+
+        self.ledger.begin_block(height, time);
+        self.ledger.set_marks(&prices.marks);
+        self.ledger.accrue_funding();
+
+        let mut run = Run { kept: Vec::new(), answers: Vec::new(), left_out: Vec::new() };
+        let (rescues, trades): (Vec<_>, Vec<_>) =
+            actions.into_iter().partition(|action| action.action.lane() == Lane::Rescue);
+        let outcome = run
+            .apply(&mut self.ledger, rescues, purpose)
+            .map(|()| self.ledger.sweep(&mut NoVenue))
+            .and_then(|sweep| run.apply(&mut self.ledger, trades, purpose).map(|()| sweep));
+        let delta = self.ledger.end_block();
+        let sweep = match outcome {
+            Ok(sweep) => sweep,
+            Err(invalid) => {
+                self.ledger.revert(&delta);
+                self.oracle = Oracle::clone(&oracle_before);
+                return Err(invalid);
+            }
+        };
+
+        let exits_root_before = self.exits_root;
+        for (record, _, after) in &delta.changes {
+            if let (RecordKey::Exit(_), Some(exit)) = (record, after) {
+                self.exits_root = sha256_digest(&[&self.exits_root.0, &encode_ledger(exit)]);
+            }
+        }
+        let step = Arc::new(Step {
+            parent,
+            height,
+            time,
+            delta,
+            marks: prices.marks,
+            oracle_events: prices.events,
+            sweep,
+            answers: run.answers,
+            exits_root: self.exits_root,
+            oracle_before,
+            oracle_after: Arc::new(self.oracle.clone()),
+            exits_root_before,
+        });
+        Ok(Executed { step, actions: run.kept, left_out: run.left_out })
+    }
+
+    /// Undoes the last executed block.
+    pub fn undo(&mut self, step: &Step) {
+        self.ledger.revert(&step.delta);
+        self.oracle = Oracle::clone(&step.oracle_before);
+        self.exits_root = step.exits_root_before;
+    }
+
+    /// Redoes a block that was undone.
+    pub fn redo(&mut self, step: &Step) {
+        self.ledger.reapply(&step.delta);
+        self.oracle = Oracle::clone(&step.oracle_after);
+        self.exits_root = step.exits_root;
+    }
+}
+
+struct Run {
+    kept: Vec<SignedAction>,
+    answers: Vec<Answer>,
+    left_out: Vec<(SignedAction, Refusal)>,
+}
+
+impl Run {
+    fn apply(
+        &mut self,
+        ledger: &mut Ledger,
+        actions: Vec<SignedAction>,
+        purpose: Purpose,
+    ) -> Result<(), Invalid> {
+        for action in actions {
+            let SignedAction { account, nonce, expiry, .. } = action;
+            match ledger.apply(account, nonce, expiry, &action.action) {
+                Ok(receipt) => {
+                    self.answers.push(Answer::Done(receipt));
+                    self.kept.push(action);
+                }
+                Err(refusal) if purpose == Purpose::Build => self.left_out.push((action, refusal)),
+                Err(refusal) if action.action.lane() == Lane::Rescue => {
+                    ledger
+                        .spend_nonce(account, nonce, expiry)
+                        .map_err(|refusal| Invalid::InvalidEnvelope { index: self.kept.len(), refusal })?;
+                    self.answers.push(Answer::Refused(refusal));
+                    self.kept.push(action);
+                }
+                Err(refusal) => return Err(Invalid::RefusedTrade { index: self.kept.len(), refusal }),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Loaded {
+    records: Vec<(RecordKey, Record)>,
+    markets: Vec<seawall_oracle::MarketOracle>,
+    reporters: Vec<seawall_oracle::ReporterRow>,
+    chain: Option<ChainRecord>,
+}
+
+impl Loaded {
+    async fn fetch(
+        &mut self,
+        reader: &impl StateReader,
+        tag: Tag,
+        range: std::ops::Range<u64>,
+    ) -> Result<(), StoreError> {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + LOAD_CHUNK as u64);
+            let keys: Vec<StateKey> = (start..end).map(|index| key(tag, index)).collect();
+            let values = reader.read_many(&keys).await?;
+            for (index, value) in (start..end).zip(values) {
+                let name = || format!("{tag:?} {index}");
+                let value = value.ok_or_else(|| StoreError::Missing(name()))?;
+                let stored = decode(tag, index, &value)
+                    .map_err(|error| StoreError::Malformed(name(), error.to_string()))?;
+                match stored {
+                    Stored::Ledger(key, record) => self.records.push((key, record)),
+                    Stored::MarketOracle(_, market) => self.markets.push(market),
+                    Stored::Reporter(_, row) => self.reporters.push(row),
+                    Stored::Chain(chain) => self.chain = Some(chain),
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+struct Inner {
+    world: Option<World>,
+    head: Digest,
+    /// Executed on `head` but not yet named by a digest.
+    loose: Option<Arc<Step>>,
+    steps: BTreeMap<Digest, Arc<Step>>,
+}
+
+/// The shared machine.
+#[derive(Clone)]
+pub struct Machine {
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Machine {
+    /// A machine that has loaded nothing yet.
+    pub fn empty() -> Self {
+        let inner = Inner { world: None, head: Digest::default(), loose: None, steps: BTreeMap::new() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("a thread panicked while it held the machine")
+    }
+
+    /// Installs a world positioned at `head` and forgets whatever was known.
+    pub fn load(&self, head: Digest, world: World) {
+        let mut inner = self.lock();
+        *inner = Inner { world: Some(world), head, loose: None, steps: BTreeMap::new() };
+    }
+
+    /// Moves the world to `target`. False if no path is known: the caller loads it from the store.
+    pub fn position(&self, target: Digest) -> bool {
+        self.lock().position(target)
+    }
+
+    /// Reads the world where it stands: the newest block that was executed, final or not.
+    pub fn read<T>(&self, read: impl FnOnce(&World) -> T) -> Option<T> {
+        self.lock().world.as_ref().map(read)
+    }
+
+    /// Reads the world at `target`, if a path to it is known.
+    pub fn read_at<T>(&self, target: Digest, read: impl FnOnce(&World) -> T) -> Option<T> {
+        let mut inner = self.lock();
+        if !inner.position(target) {
+            return None;
+        }
+        inner.world.as_ref().map(read)
+    }
+
+    /// Executes on `parent`. `None` if the world cannot be moved there.
+    pub fn execute(
+        &self,
+        parent: Digest,
+        height: Height,
+        claimed: Option<TimeMs>,
+        observations: &[Observation],
+        actions: Vec<SignedAction>,
+        purpose: Purpose,
+    ) -> Option<Result<Executed, Invalid>> {
+        let mut inner = self.lock();
+        if !inner.position(parent) {
+            return None;
+        }
+        let world = inner.world.as_mut()?;
+        let executed = world.execute(parent, height, claimed, observations, actions, purpose);
+        if let Ok(executed) = &executed {
+            inner.loose = Some(executed.step.clone());
+        }
+        Some(executed)
+    }
+
+    /// Names an executed block.
+    pub fn adopt(&self, digest: Digest, step: Arc<Step>) {
+        let mut inner = self.lock();
+        if inner.loose.as_ref().is_some_and(|loose| Arc::ptr_eq(loose, &step)) {
+            inner.loose = None;
+            inner.head = digest;
+        }
+        inner.steps.insert(digest, step);
+        while inner.steps.len() > MAX_STEPS {
+            let oldest = inner.steps.iter().min_by_key(|(_, step)| step.height).map(|(digest, _)| *digest);
+            if let Some(oldest) = oldest {
+                inner.steps.remove(&oldest);
+            }
+        }
+    }
+
+    /// The step of a named block.
+    pub fn step(&self, digest: Digest) -> Option<Arc<Step>> {
+        self.lock().steps.get(&digest).cloned()
+    }
+
+    /// Tells the machine that `digest` at `height` is final: nothing at or below it is undone again.
+    pub fn finalize(&self, digest: Digest, height: Height) {
+        let mut inner = self.lock();
+        if !inner.descends(digest) && !inner.position(digest) {
+            // Somewhere else entirely: the next request loads from the store.
+            inner.world = None;
+        }
+        inner.steps.retain(|_, step| step.height > height);
+    }
+}
+
+impl Inner {
+    /// Blocks from the world's place down to the oldest known, nearest first.
+    fn chain(&self, from: Digest) -> impl Iterator<Item = Digest> + '_ {
+        std::iter::successors(Some(from), |digest| self.steps.get(digest).map(|step| step.parent))
+    }
+
+    fn descends(&self, ancestor: Digest) -> bool {
+        self.world.is_some() && self.chain(self.head).any(|digest| digest == ancestor)
+    }
+
+    fn position(&mut self, target: Digest) -> bool {
+        let Some(mut world) = self.world.take() else { return false };
+        if let Some(loose) = self.loose.take() {
+            world.undo(&loose);
+        }
+        let mut redo: Vec<Digest> = Vec::new();
+        let here: Vec<Digest> = self.chain(self.head).collect();
+        let mut meeting = None;
+        for digest in self.chain(target) {
+            if let Some(place) = here.iter().position(|known| *known == digest) {
+                meeting = Some(place);
+                break;
+            }
+            redo.push(digest);
+        }
+        let Some(meeting) = meeting else {
+            self.world = Some(world);
+            return false;
+        };
+        for digest in &here[..meeting] {
+            world.undo(&self.steps[digest]);
+        }
+        for digest in redo.iter().rev() {
+            world.redo(&self.steps[digest]);
+        }
+        self.head = target;
+        self.world = Some(world);
+        true
+    }
+}

@@ -1,0 +1,492 @@
+//! The stored form of canonical records.
+//!
+//! Every number is a varint (zigzag where it can be negative), every list is preceded by its length and
+//! bounded, options by one byte. One record has exactly one encoding, because roots are computed over it.
+
+use crate::store::{StateKey, StateValue, Tag, key};
+use bytes::{Buf as _, BufMut as _};
+use commonware_codec::{
+    Buf, Copying, Error as CodecError, ReadExt as _, Write,
+    varint::{SInt, UInt},
+};
+use seawall_ledger::{
+    Account, AccountKind, Exit, Globals, Market, Position, QuarantineReason, Record, RecordKey,
+    params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, Symbol, TierParams},
+};
+use seawall_oracle::{Head, MarketOracle, ReporterRow};
+use seawall_types::{
+    AccountId, Atoms, ChainId, Digest, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Nonce,
+    Ppm, PriceReport, PriceState, PriceTicks, Recipient, TimeMs,
+    limits::{MAX_MARKETS, MAX_NONCES_PER_ACCOUNT, MAX_POSITIONS_PER_ACCOUNT, MAX_TIERS},
+};
+
+/// Largest stored record, in bytes.
+pub const MAX_RECORD_BYTES: usize = 16_384;
+
+/// What the chain itself keeps in the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainRecord {
+    /// Root over every exit since genesis.
+    pub exits_root: Digest,
+    /// Where the oracle is.
+    pub oracle: Head,
+}
+
+/// A decoded record of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// One of the ledger's.
+    Ledger(RecordKey, Record),
+    /// One of the oracle's markets.
+    MarketOracle(MarketId, MarketOracle),
+    /// One of the oracle's reporters.
+    Reporter(u16, ReporterRow),
+    /// The chain's own.
+    Chain(ChainRecord),
+}
+
+/// Key of a ledger record.
+pub fn ledger_key(record: RecordKey) -> StateKey {
+    match record {
+        RecordKey::Globals => key(Tag::Globals, 0),
+        RecordKey::Market(market) => key(Tag::Market, u64::from(market.get())),
+        RecordKey::Account(account) => key(Tag::Account, account.get()),
+        RecordKey::Exit(index) => key(Tag::Exit, index),
+    }
+}
+
+/// Encodes a ledger record.
+pub fn encode_ledger(record: &Record) -> StateValue {
+    let mut out = Vec::with_capacity(160);
+    match record {
+        Record::Globals(globals) => put_globals(globals, &mut out),
+        Record::Market(market) => put_market(market, &mut out),
+        Record::Account(account) => put_account(account, &mut out),
+        Record::Exit(exit) => put_exit(exit, &mut out),
+    }
+    debug_assert!(out.len() <= MAX_RECORD_BYTES);
+    out
+}
+
+/// Encodes an oracle market.
+pub fn encode_market_oracle(market: &MarketOracle) -> StateValue {
+    let mut out = Vec::with_capacity(48);
+    put_state(market.state, &mut out);
+    put_option(market.last.map(|price| price.get()), &mut out);
+    put_u64(market.updated.get(), &mut out);
+    put_u64(market.updated_height.get(), &mut out);
+    put_option(market.blind_since.map(|time| time.get()), &mut out);
+    market.must_reopen.write(&mut out);
+    put_option(market.grace_since.map(|time| time.get()), &mut out);
+    put_option(market.disputed.map(|price| price.get()), &mut out);
+    put_option(market.reopened.map(|time| time.get()), &mut out);
+    out
+}
+
+/// Encodes a reporter row.
+pub fn encode_reporter(row: &ReporterRow) -> StateValue {
+    let mut out = Vec::with_capacity(16 + row.reports.len() * 12);
+    put_option(row.seq, &mut out);
+    put_u64(row.height.get(), &mut out);
+    put_u64(row.time.get(), &mut out);
+    put_len(row.reports.len(), &mut out);
+    for report in &row.reports {
+        report.is_some().write(&mut out);
+        if let Some(report) = report {
+            report.write(&mut out);
+        }
+    }
+    out
+}
+
+/// Encodes the chain's record.
+pub fn encode_chain(record: &ChainRecord) -> StateValue {
+    let mut out = Vec::with_capacity(64);
+    record.exits_root.write(&mut out);
+    put_u64(record.oracle.height.get(), &mut out);
+    put_u64(record.oracle.time.get(), &mut out);
+    put_u64(record.oracle.running_since.get(), &mut out);
+    out
+}
+
+/// Decodes the record under a key.
+pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> {
+    let narrow =
+        |index: u64| u16::try_from(index).map_err(|_| CodecError::Invalid("record", "index out of range"));
+    let mut buf = Copying(bytes);
+    let stored = match tag {
+        Tag::Globals => Stored::Ledger(RecordKey::Globals, Record::Globals(get_globals(&mut buf)?)),
+        Tag::Market => {
+            let market = MarketId(narrow(index)?);
+            Stored::Ledger(RecordKey::Market(market), Record::Market(get_market(&mut buf)?))
+        }
+        Tag::Account => {
+            Stored::Ledger(RecordKey::Account(AccountId(index)), Record::Account(get_account(&mut buf)?))
+        }
+        Tag::Exit => Stored::Ledger(RecordKey::Exit(index), Record::Exit(get_exit(&mut buf)?)),
+        Tag::MarketOracle => Stored::MarketOracle(MarketId(narrow(index)?), get_market_oracle(&mut buf)?),
+        Tag::Reporter => Stored::Reporter(narrow(index)?, get_reporter(&mut buf)?),
+        Tag::Chain => Stored::Chain(ChainRecord {
+            exits_root: Digest::read(&mut buf)?,
+            oracle: Head {
+                height: Height(get_u64(&mut buf)?),
+                time: TimeMs(get_u64(&mut buf)?),
+                running_since: TimeMs(get_u64(&mut buf)?),
+            },
+        }),
+    };
+    if buf.has_remaining() {
+        return Err(CodecError::ExtraData(buf.remaining()));
+    }
+    Ok(stored)
+}
+
+/// Decodes an exit, for proofs and inspection.
+pub fn decode_exit(bytes: &[u8]) -> Result<Exit, CodecError> {
+    let mut buf = Copying(bytes);
+    get_exit(&mut buf)
+}
+
+fn put_u64(value: u64, out: &mut Vec<u8>) {
+    UInt(value).write(out);
+}
+
+fn get_u64(buf: &mut impl Buf) -> Result<u64, CodecError> {
+    Ok(UInt::<u64>::read(buf)?.0)
+}
+
+fn put_i64(value: i64, out: &mut Vec<u8>) {
+    SInt(value).write(out);
+}
+
+fn get_i64(buf: &mut impl Buf) -> Result<i64, CodecError> {
+    Ok(SInt::<i64>::read(buf)?.0)
+}
+
+fn put_i128(value: i128, out: &mut Vec<u8>) {
+    SInt(value).write(out);
+}
+
+fn get_i128(buf: &mut impl Buf) -> Result<i128, CodecError> {
+    Ok(SInt::<i128>::read(buf)?.0)
+}
+
+fn get_u32(buf: &mut impl Buf) -> Result<u32, CodecError> {
+    Ok(UInt::<u32>::read(buf)?.0)
+}
+
+fn get_u16(buf: &mut impl Buf) -> Result<u16, CodecError> {
+    Ok(UInt::<u16>::read(buf)?.0)
+}
+
+fn put_len(len: usize, out: &mut Vec<u8>) {
+    UInt(u32::try_from(len).expect("every list is bounded")).write(out);
+}
+
+fn get_len(buf: &mut impl Buf, max: usize, what: &'static str) -> Result<usize, CodecError> {
+    let len = get_u32(buf)? as usize;
+    if len > max { Err(CodecError::Invalid("record", what)) } else { Ok(len) }
+}
+
+fn put_option(value: Option<u64>, out: &mut Vec<u8>) {
+    value.is_some().write(out);
+    if let Some(value) = value {
+        put_u64(value, out);
+    }
+}
+
+fn get_option(buf: &mut impl Buf) -> Result<Option<u64>, CodecError> {
+    Ok(if bool::read(buf)? { Some(get_u64(buf)?) } else { None })
+}
+
+fn put_state(state: PriceState, out: &mut Vec<u8>) {
+    let byte: u8 = match state {
+        PriceState::Fresh => 0,
+        PriceState::Stale => 1,
+        PriceState::Disputed => 2,
+        PriceState::Reopening => 3,
+        PriceState::Quarantined => 4,
+    };
+    byte.write(out);
+}
+
+fn get_state(buf: &mut impl Buf) -> Result<PriceState, CodecError> {
+    Ok(match u8::read(buf)? {
+        0 => PriceState::Fresh,
+        1 => PriceState::Stale,
+        2 => PriceState::Disputed,
+        3 => PriceState::Reopening,
+        4 => PriceState::Quarantined,
+        other => return Err(CodecError::InvalidEnum(other)),
+    })
+}
+
+fn put_mode(mode: MarginMode, out: &mut Vec<u8>) {
+    matches!(mode, MarginMode::Isolated).write(out);
+}
+
+fn get_mode(buf: &mut impl Buf) -> Result<MarginMode, CodecError> {
+    Ok(if bool::read(buf)? { MarginMode::Isolated } else { MarginMode::Cross })
+}
+
+fn put_globals(globals: &Globals, out: &mut Vec<u8>) {
+    put_u64(globals.chain.get(), out);
+    put_u64(globals.issuer.get(), out);
+    UInt(globals.liquidation_steps).write(out);
+    UInt(globals.max_wait_blocks).write(out);
+    put_u64(globals.height.get(), out);
+    put_u64(globals.time.get(), out);
+    put_i128(globals.supply.get(), out);
+    put_i128(globals.insurance.get(), out);
+    put_i128(globals.uncovered.get(), out);
+    put_u64(globals.accounts, out);
+    put_u64(globals.exits, out);
+}
+
+fn get_globals(buf: &mut impl Buf) -> Result<Globals, CodecError> {
+    Ok(Globals {
+        chain: ChainId(get_u64(buf)?),
+        issuer: AccountId(get_u64(buf)?),
+        liquidation_steps: get_u32(buf)?,
+        max_wait_blocks: get_u32(buf)?,
+        height: Height(get_u64(buf)?),
+        time: TimeMs(get_u64(buf)?),
+        supply: Atoms(get_i128(buf)?),
+        insurance: Atoms(get_i128(buf)?),
+        uncovered: Atoms(get_i128(buf)?),
+        accounts: get_u64(buf)?,
+        exits: get_u64(buf)?,
+    })
+}
+
+fn put_params(params: &MarketParams, out: &mut Vec<u8>) {
+    let symbol = params.symbol.as_str();
+    put_len(symbol.len(), out);
+    out.put_slice(symbol.as_bytes());
+    UInt(params.atoms_per_tick_lot).write(out);
+    put_u64(params.min_price.get(), out);
+    put_u64(params.max_price.get(), out);
+    put_len(params.tiers.len(), out);
+    for tier in &params.tiers {
+        put_i128(tier.up_to_notional.get(), out);
+        UInt(tier.initial_ppm.get()).write(out);
+        UInt(tier.maintenance_ppm.get()).write(out);
+    }
+    UInt(params.taker_fee_ppm.get()).write(out);
+    UInt(params.maker_fee_ppm.get()).write(out);
+    put_u64(params.funding.interval_ms, out);
+    UInt(params.funding.cap_ppm.get()).write(out);
+    SInt(params.funding.interest_ppm).write(out);
+    UInt(params.band_ppm.get()).write(out);
+    UInt(params.blind_range_ppm.get()).write(out);
+    put_i64(params.open_interest_cap.get(), out);
+    put_i64(params.account_cap.get(), out);
+    params.isolated_only.write(out);
+    UInt(params.liquidation.penalty_ppm.get()).write(out);
+    put_i128(params.backstop.initial_fund.get(), out);
+    put_i64(params.backstop.capacity_lots.get(), out);
+    put_i64(params.backstop.per_block_lots.get(), out);
+}
+
+fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
+    let len = get_len(buf, Symbol::MAX_LEN, "symbol too long")?;
+    if buf.remaining() < len {
+        return Err(CodecError::EndOfBuffer);
+    }
+    let mut bytes = vec![0; len];
+    buf.copy_to_slice(&mut bytes);
+    let symbol = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(CodecError::Invalid("record", "symbol"))?;
+    let atoms_per_tick_lot = get_u32(buf)?;
+    let min_price = PriceTicks(get_u64(buf)?);
+    let max_price = PriceTicks(get_u64(buf)?);
+    let tiers = (0..get_len(buf, MAX_TIERS, "too many tiers")?)
+        .map(|_| {
+            Ok(TierParams {
+                up_to_notional: Atoms(get_i128(buf)?),
+                initial_ppm: Ppm(get_u32(buf)?),
+                maintenance_ppm: Ppm(get_u32(buf)?),
+            })
+        })
+        .collect::<Result<_, CodecError>>()?;
+    Ok(MarketParams {
+        symbol,
+        atoms_per_tick_lot,
+        min_price,
+        max_price,
+        tiers,
+        taker_fee_ppm: Ppm(get_u32(buf)?),
+        maker_fee_ppm: Ppm(get_u32(buf)?),
+        funding: FundingParams {
+            interval_ms: get_u64(buf)?,
+            cap_ppm: Ppm(get_u32(buf)?),
+            interest_ppm: SInt::<i32>::read(buf)?.0,
+        },
+        band_ppm: Ppm(get_u32(buf)?),
+        blind_range_ppm: Ppm(get_u32(buf)?),
+        open_interest_cap: Lots(get_i64(buf)?),
+        account_cap: Lots(get_i64(buf)?),
+        isolated_only: bool::read(buf)?,
+        liquidation: LiquidationParams { penalty_ppm: Ppm(get_u32(buf)?) },
+        backstop: BackstopParams {
+            initial_fund: Atoms(get_i128(buf)?),
+            capacity_lots: Lots(get_i64(buf)?),
+            per_block_lots: Lots(get_i64(buf)?),
+        },
+    })
+}
+
+fn put_market(market: &Market, out: &mut Vec<u8>) {
+    put_params(&market.params, out);
+    market.mark.is_some().write(out);
+    if let Some(mark) = &market.mark {
+        mark.write(out);
+    }
+    put_i128(market.funding_index.get(), out);
+    put_i128(market.funding_pool.get(), out);
+    put_u64(market.funding_dust, out);
+    put_i64(market.open_interest.get(), out);
+    put_u64(market.backstop.get(), out);
+    put_option(market.quarantined.map(|(height, _)| height.get()), out);
+    if let Some((_, reason)) = market.quarantined {
+        let byte: u8 = match reason {
+            QuarantineReason::UncoveredDeficit => 0,
+        };
+        byte.write(out);
+    }
+}
+
+fn get_market(buf: &mut impl Buf) -> Result<Market, CodecError> {
+    let params = get_params(buf)?;
+    let mark = if bool::read(buf)? { Some(Mark::read(buf)?) } else { None };
+    Ok(Market {
+        params,
+        mark,
+        funding_index: FundingIndex(get_i128(buf)?),
+        funding_pool: Atoms(get_i128(buf)?),
+        funding_dust: get_u64(buf)?,
+        open_interest: Lots(get_i64(buf)?),
+        backstop: AccountId(get_u64(buf)?),
+        quarantined: match get_option(buf)? {
+            None => None,
+            Some(height) => {
+                let reason = match u8::read(buf)? {
+                    0 => QuarantineReason::UncoveredDeficit,
+                    other => return Err(CodecError::InvalidEnum(other)),
+                };
+                Some((Height(height), reason))
+            }
+        },
+    })
+}
+
+fn put_account(account: &Account, out: &mut Vec<u8>) {
+    account.owner.write(out);
+    let (kind, market): (u8, u16) = match account.kind {
+        AccountKind::User => (0, 0),
+        AccountKind::Issuer => (1, 0),
+        AccountKind::Backstop(market) => (2, market.get()),
+    };
+    kind.write(out);
+    if kind == 2 {
+        UInt(market).write(out);
+    }
+    put_i128(account.collateral.get(), out);
+    put_i128(account.reserved.get(), out);
+    put_len(account.positions.len(), out);
+    for position in &account.positions {
+        UInt(position.market.get()).write(out);
+        put_i64(position.lots.get(), out);
+        put_i128(position.cost.get(), out);
+        put_i128(position.funding_entry.get(), out);
+        put_mode(position.mode, out);
+        put_i128(position.isolated.get(), out);
+        put_option(position.breached.map(Height::get), out);
+    }
+    put_len(account.isolated.len(), out);
+    for market in &account.isolated {
+        UInt(market.get()).write(out);
+    }
+    put_len(account.nonces.len(), out);
+    for (expiry, nonce) in &account.nonces {
+        put_u64(expiry.get(), out);
+        put_u64(nonce.get(), out);
+    }
+    put_option(account.breached.map(Height::get), out);
+}
+
+fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
+    let owner = Key::read(buf)?;
+    let kind = match u8::read(buf)? {
+        0 => AccountKind::User,
+        1 => AccountKind::Issuer,
+        2 => AccountKind::Backstop(MarketId(get_u16(buf)?)),
+        other => return Err(CodecError::InvalidEnum(other)),
+    };
+    let collateral = Atoms(get_i128(buf)?);
+    let reserved = Atoms(get_i128(buf)?);
+    // A protocol account may hold what it took over in every market.
+    let positions = (0..get_len(buf, MAX_POSITIONS_PER_ACCOUNT.max(MAX_MARKETS), "too many positions")?)
+        .map(|_| {
+            Ok(Position {
+                market: MarketId(get_u16(buf)?),
+                lots: Lots(get_i64(buf)?),
+                cost: Atoms(get_i128(buf)?),
+                funding_entry: FundingIndex(get_i128(buf)?),
+                mode: get_mode(buf)?,
+                isolated: Atoms(get_i128(buf)?),
+                breached: get_option(buf)?.map(Height),
+            })
+        })
+        .collect::<Result<_, CodecError>>()?;
+    let isolated = (0..get_len(buf, MAX_MARKETS, "too many isolated markets")?)
+        .map(|_| Ok(MarketId(get_u16(buf)?)))
+        .collect::<Result<_, CodecError>>()?;
+    let nonces = (0..get_len(buf, MAX_NONCES_PER_ACCOUNT, "too many nonces")?)
+        .map(|_| Ok((Height(get_u64(buf)?), Nonce(get_u64(buf)?))))
+        .collect::<Result<_, CodecError>>()?;
+    let breached = get_option(buf)?.map(Height);
+    Ok(Account { owner, kind, collateral, reserved, positions, isolated, nonces, breached })
+}
+
+fn put_exit(exit: &Exit, out: &mut Vec<u8>) {
+    put_u64(exit.account.get(), out);
+    exit.recipient.write(out);
+    put_i128(exit.amount.get(), out);
+    put_u64(exit.height.get(), out);
+}
+
+fn get_exit(buf: &mut impl Buf) -> Result<Exit, CodecError> {
+    Ok(Exit {
+        account: AccountId(get_u64(buf)?),
+        recipient: Recipient::read(buf)?,
+        amount: Atoms(get_i128(buf)?),
+        height: Height(get_u64(buf)?),
+    })
+}
+
+fn get_market_oracle(buf: &mut impl Buf) -> Result<MarketOracle, CodecError> {
+    Ok(MarketOracle {
+        state: get_state(buf)?,
+        last: get_option(buf)?.map(PriceTicks),
+        updated: TimeMs(get_u64(buf)?),
+        updated_height: Height(get_u64(buf)?),
+        blind_since: get_option(buf)?.map(TimeMs),
+        must_reopen: bool::read(buf)?,
+        grace_since: get_option(buf)?.map(TimeMs),
+        disputed: get_option(buf)?.map(PriceTicks),
+        reopened: get_option(buf)?.map(TimeMs),
+    })
+}
+
+fn get_reporter(buf: &mut impl Buf) -> Result<ReporterRow, CodecError> {
+    let seq = get_option(buf)?;
+    let height = Height(get_u64(buf)?);
+    let time = TimeMs(get_u64(buf)?);
+    let reports = (0..get_len(buf, MAX_MARKETS, "too many reports")?)
+        .map(|_| Ok(if bool::read(buf)? { Some(PriceReport::read(buf)?) } else { None }))
+        .collect::<Result<_, CodecError>>()?;
+    Ok(ReporterRow { seq, height, time, reports })
+}
