@@ -64,8 +64,8 @@ use std::{
     time::Duration,
 };
 
-/// Files of a validator start with this.
-const PREFIX: &str = "seawall";
+/// Files of a validator start with this, unless it is told otherwise.
+pub const DEFAULT_PREFIX: &str = "seawall";
 /// Messages that an actor's mailbox holds; at the limit senders wait or shed, as each actor documents.
 const MAILBOX: NonZeroUsize = NZUsize!(1_024);
 /// Blocks that marshal repairs at a time while it catches up.
@@ -194,6 +194,9 @@ pub struct Config<S> {
     pub retained_blocks: Option<usize>,
     /// How hashing and signature checks use threads. Never changes a result.
     pub strategy: S,
+    /// What the names of this validator's files start with: [`DEFAULT_PREFIX`], unless several validators
+    /// share one storage, as they do in a simulation.
+    pub prefix: String,
 }
 
 /// Why a validator does not start.
@@ -259,13 +262,13 @@ where
 /// A sender and a receiver of one channel.
 pub type Pair<NS, NR> = (NS, NR);
 
-fn archive<C>(name: &str, page_cache: CacheRef, codec_config: C) -> prunable::Config<TwoCap, C> {
+fn archive<C>(prefix: &str, name: &str, page_cache: CacheRef, codec_config: C) -> prunable::Config<TwoCap, C> {
     prunable::Config {
         translator: TwoCap,
-        metadata_partition: format!("{PREFIX}-{name}-metadata"),
-        key_partition: format!("{PREFIX}-{name}-key"),
+        metadata_partition: format!("{prefix}-{name}-metadata"),
+        key_partition: format!("{prefix}-{name}-key"),
         key_page_cache: page_cache,
-        value_partition: format!("{PREFIX}-{name}-value"),
+        value_partition: format!("{prefix}-{name}-value"),
         compression: None,
         codec_config,
         items_per_section: ITEMS_PER_SECTION,
@@ -353,12 +356,13 @@ where
         (next(), next(), next(), next(), next(), next(), next(), next());
 
     let genesis = config.genesis;
+    let prefix = config.prefix;
     let chain = genesis.chain();
     let committee = genesis.committee();
     let public = config.identity.public();
     let me = committee.position(&public).ok_or(StartError::NotMember)?;
     let scheme = committee.signer(config.share).ok_or(StartError::WrongShare)?;
-    prepare(&context, PREFIX, &genesis, &config.commitment, config.strategy.clone()).await?;
+    prepare(&context, &prefix, &genesis, &config.commitment, config.strategy.clone()).await?;
     let genesis_block = genesis.block(&config.commitment);
     let page_cache = store::page_cache();
 
@@ -394,16 +398,16 @@ where
 
     let finalizations = prunable::Archive::init(
         context.child("finalizations"),
-        archive("finalizations", page_cache.clone(), Scheme::certificate_codec_config_unbounded()),
+        archive(&prefix, "finalizations", page_cache.clone(), Scheme::certificate_codec_config_unbounded()),
     )
     .await
     .map_err(StoreError::database)?;
     let finalized_blocks =
-        prunable::Archive::init(context.child("blocks"), archive("blocks", page_cache.clone(), ()))
+        prunable::Archive::init(context.child("blocks"), archive(&prefix, "blocks", page_cache.clone(), ()))
             .await
             .map_err(StoreError::database)?;
 
-    let plan = SyncPlan::init(context.child("plan"), PREFIX).await;
+    let plan = SyncPlan::init(context.child("plan"), &prefix).await;
     let genesis_digest = genesis_block.digest();
     let start = plan.marshal_start(Digested::precomputed(genesis_block.clone(), genesis_digest));
     let (marshal_actor, marshal, floor) = MarshalActor::<_, Standard<Block>, _, _, _, _, _>::init(
@@ -414,7 +418,7 @@ where
             provider: ConstantProvider::new(scheme.clone()),
             epocher: FixedEpocher::new(EPOCH_LENGTH),
             start,
-            partition_prefix: PREFIX.to_owned(),
+            partition_prefix: prefix.clone(),
             mailbox_size: MAILBOX,
             view_retention: VIEW_RETENTION,
             prunable_items_per_section: ITEMS_PER_SECTION,
@@ -464,7 +468,7 @@ where
         context.child("stateful"),
         StatefulConfig {
             application: app,
-            db_config: store::config(PREFIX, config.strategy.clone(), page_cache.clone()),
+            db_config: store::config(&prefix, config.strategy.clone(), page_cache.clone()),
             provider: (),
             marshal: (marshal.clone(), floor),
             mailbox_size: MAILBOX,
@@ -511,7 +515,7 @@ where
             relay: gate.clone(),
             reporter: gate,
             strategy: config.strategy,
-            partition: format!("{PREFIX}-simplex"),
+            partition: format!("{prefix}-simplex"),
             mailbox_size: MAILBOX,
             epoch: Epoch::zero(),
             floor: simplex::config::Floor::Genesis(genesis_digest),
