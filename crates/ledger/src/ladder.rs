@@ -448,7 +448,10 @@ impl Ledger {
         let (sheet, params) = (&self.sheets[at], &self.markets[at].params);
         let unit = i128::from(sheet.unit);
         let margin = sheet.margin(position, Valuation::Favourable).maintenance;
-        let share = (sums.equity * (margin >> 20)).floor_div((sums.maintenance >> 20) + 1);
+        // Exact for ordinary sizes; cut so that the product fits for the largest, against the account.
+        let cut = (128 - sums.maintenance.leading_zeros()).saturating_sub(60);
+        let share =
+            (sums.equity.max(0) * (margin >> cut)).floor_div((sums.maintenance >> cut) + i128::from(cut > 0));
         let bankrupt = kernel::bankruptcy_unit(unit, i128::from(position), share);
         let tick = i128::from(params.atoms_per_tick_lot);
         let (low, high) = (i128::from(params.min_price.0), i128::from(params.max_price.0));
