@@ -354,6 +354,10 @@ impl Ledger {
                 if self.favourable(id, compartment).covers_initial() {
                     break;
                 }
+                // An uncovered deficit on the way may have put the market out of service.
+                if !self.sheets[usize::from(market.0)].fresh {
+                    continue;
+                }
                 self.close_part(id, compartment, market, since, sweep);
             }
         }
@@ -510,6 +514,10 @@ impl Ledger {
         let weights: Vec<i128> = legs.iter().map(|(maintenance, _)| (maintenance >> 20) + 1).collect();
         let parts = kernel::apportion(deficit, &weights);
         for (&(_, market), part) in legs.iter().zip(parts) {
+            // An uncovered deficit on the way may have put the market out of service.
+            if !self.sheets[usize::from(market.0)].fresh {
+                continue;
+            }
             let mut event = self.event(id, compartment, market, since);
             event.deficit = Atoms(part);
             let left = self.pay_deficit(id, market, part, &mut sweep.report);

@@ -1,4 +1,66 @@
-//! The ledger: the pure core of the settlement layer.
+//! The pure core of a settlement layer for crypto derivatives: accounts, margin, funding, trades and
+//! liquidation. Integers only; no clock, no I/O, no randomness, no hash order, no float.
+//!
+//! # A block
+//!
+//! ```text
+//! begin_block -> set_marks -> accrue_funding -> apply(rescues) -> sweep -> apply(trades) -> end_block
+//! ```
+//!
+//! The caller checks signatures and decides what a block carries; the ledger decides what it does. A
+//! refused action leaves no trace; if a block carries it all the same, `spend_nonce` spends its nonce.
+//! [`Ledger::end_block`] returns the [`BlockDelta`] to be written to authenticated storage, and
+//! [`Ledger::revert`] and [`Ledger::reapply`] walk between forks with it.
+//!
+//! # State
+//!
+//! All canonical state is in four kinds of [`Record`]: [`Globals`], [`Market`], [`Account`] and [`Exit`].
+//! Everything else (valuation sheets, running totals, the sweep's index) is derived, rebuilt by
+//! [`Ledger::from_records`], and never decides what a block does.
+//!
+//! An account is one cross [`Compartment`] and one for each isolated position. Each has its own health,
+//! and a deficit of one never touches another.
+//!
+//! # Money
+//!
+//! A position is worth `lots x price x atoms_per_tick_lot - cost - funding owed`. A trade moves its price
+//! into the cost; closing releases the cost in proportion, and the difference becomes collateral.
+//!
+//! | rounding | direction | dust |
+//! | --- | --- | --- |
+//! | fees | up | insurance fund |
+//! | funding owed | up (payers more, receivers less) | insurance fund, in whole atoms |
+//! | margin requirements | up, once per compartment | nobody: nothing moves |
+//! | cost released by a partial close | down | stays in the position |
+//! | penalty | up, never above the equity | whoever takes over |
+//! | shares of charges, gains and lots | largest remainder, ties to the lower account | none |
+//!
+//! What can be withdrawn, transferred or moved to an isolated position is `min(collateral, equity) -
+//! initial margin - reserved`: unrealised profit cannot leave. Blind legs (without a fresh price) count
+//! against the account for this, and nothing leaves a compartment that has one but to rescue an isolated
+//! position. Trades that add risk to either side need a fresh price; those that close on both sides do not.
+//! Funding accrues at fresh prices only, and for at most one interval a block.
+//!
+//! # Liquidation
+//!
+//! In every block, for every compartment in breach that has a fresh leg: see the `ladder` module for the
+//! rungs and their order, the `index` module for how breaches are found without scanning accounts.
+//!
+//! # Invariants, checked in production after every block
+//!
+//! 1. Conservation: collateral - costs + funding pools + insurance - uncovered deficits = supply, where
+//!    supply = deposited - withdrawn. The market value of all positions sums to zero by 2.
+//! 2. In each market longs = shorts = open interest.
+//! 3. In each market the funding pool plus what positions owe it is the dust on record, below one atom.
+//!
+//! And by the tests: the indexed sweep finds what a full scan finds; undo and redo are exact; no
+//! liquidation without a fresh price; nobody waits longer than the limit; isolated deficits stay isolated.
+//!
+//! # Deliberately absent
+//!
+//! Orders and the auction (so nothing is ever `reserved`, and [`CloseVenue`] has no implementation but
+//! [`NoVenue`]), a funding premium, offsets between markets, changes of parameters, reopening or settling
+//! a quarantined market, and a way for the backstop to unwind other than netting and deleveraging.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! Parameters of a chain and of its markets, and every condition that they must meet.
 //!
-//! Validation is where the bounds of [`kernel`](crate::kernel) come from: the largest open interest of a
+//! Validation is where the bounds of [`kernel`] come from: the largest open interest of a
 //! market at its highest price is at most [`MAX_OPEN_NOTIONAL`], so later arithmetic never has to ask.
 
 use core::{fmt, str::FromStr};

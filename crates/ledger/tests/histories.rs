@@ -33,7 +33,11 @@ struct Seen {
 }
 
 fn play(seed: u64, blocks: usize, seen: &mut Seen) {
-    let mut story = Story::new(seed);
+    play_from(Story::new(seed), genesis, blocks, seen);
+}
+
+fn play_from(mut story: Story, genesis: fn() -> Ledger, blocks: usize, seen: &mut Seen) {
+    let seed = story.rng.0;
     let mut indexed = genesis();
     let mut scanned = genesis();
     scanned.set_sweep_mode(SweepMode::FullScan);
@@ -116,8 +120,58 @@ fn the_histories_reach_every_rung_of_the_ladder() {
     assert!(seen.waiting > 0 && seen.delay > 0);
 }
 
+/// 300 accounts with random leverage in three markets.
+fn crowd() -> Ledger {
+    let mut rng = Rng(11);
+    let mut params = params();
+    for market in &mut params.markets {
+        market.backstop.initial_fund = seawall_types::Atoms(50_000_000_000);
+        market.open_interest_cap = seawall_types::Lots(2_000_000);
+        market.backstop.capacity_lots = seawall_types::Lots(100_000);
+        market.backstop.per_block_lots = seawall_types::Lots(100_000);
+    }
+    let prices = [50_000i128, 30_000, 2_100];
+    let mut accounts: Vec<GenesisAccount> = users(300, 0).collect();
+    for pair in accounts.chunks_mut(2) {
+        for (at, price) in prices.iter().enumerate() {
+            let lots = (5_000_000 / price) as i64 * (1 + rng.below(5) as i64);
+            let lots = if rng.chance(50) { lots } else { -lots };
+            for (account, lots) in pair.iter_mut().zip([lots, -lots]) {
+                let isolated = at == 2;
+                let margin = price * i128::from(lots.abs()) * (26 + i128::from(rng.below(400))) / 1_000;
+                account.collateral.0 += if isolated { 0 } else { margin };
+                account.positions.push(GenesisPosition {
+                    market: seawall_types::MarketId(at as u16),
+                    lots: seawall_types::Lots(lots),
+                    cost: seawall_types::Atoms(price * i128::from(lots)),
+                    mode: if isolated {
+                        seawall_types::MarginMode::Isolated
+                    } else {
+                        seawall_types::MarginMode::Cross
+                    },
+                    isolated: seawall_types::Atoms(if isolated { margin } else { 0 }),
+                });
+            }
+        }
+    }
+    Ledger::genesis(&params, seawall_types::TimeMs(1_000), accounts.into_iter()).unwrap()
+}
+
+/// Calm markets with heavy funding: the index must be exact while it looks at few accounts.
+#[test]
+fn the_sweep_looks_at_few_accounts_and_misses_none() {
+    let mut seen = Seen::default();
+    for seed in 100..110 {
+        let story = Story { calm: true, ..Story::new(seed) };
+        play_from(story, crowd, 300, &mut seen);
+    }
+    println!("{seen:?}");
+    assert!(seen.liquidations > 500);
+    assert!(seen.examined * 5 < seen.accounts, "less than a fifth, actions included");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Value is conserved after every block; the index finds what a scan finds; undo and redo are exact;
     /// a restart changes nothing.
