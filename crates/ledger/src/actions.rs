@@ -193,10 +193,9 @@ impl Ledger {
             }
             Plan::Fill(plan) => {
                 let FillPlan { filled, taker, maker, quote } = *plan;
-                *self.account_mut(signer) = taker.0;
-                let counterparty = self.account_mut(maker.0);
-                *counterparty = maker.1;
-                spend(counterparty, quote.0, quote.1, height);
+                self.commit(signer, taker.0);
+                self.commit(maker.0, maker.1);
+                spend(self.account_mut(maker.0), quote.0, quote.1, height);
                 self.book(filled.market, taker.1);
                 self.book(filled.market, maker.2);
                 self.credit_insurance(filled.taker_fee.0 + filled.maker_fee.0);
@@ -217,6 +216,13 @@ impl Ledger {
         let height = self.globals.height;
         spend(self.account_mut(account.0 as u32), nonce, expiry, height);
         Ok(())
+    }
+
+    /// Writes what [`plan_side`](Self::plan_side) planned.
+    pub(crate) fn commit(&mut self, id: u32, planned: Account) {
+        let account = self.account_mut(id);
+        let nonces = core::mem::take(&mut account.nonces);
+        *account = Account { nonces, ..planned };
     }
 
     /// Books a trade's flow and its dust.
@@ -438,7 +444,7 @@ impl Ledger {
         market.quarantined.is_none() && !out
     }
 
-    /// One side of a trade on a copy of its account: `lots` signed, at `unit` atoms a lot, paying `fee`.
+    /// One side of a trade on a copy of its account (nonces left out): `lots` signed, at `unit` atoms a lot, paying `fee`.
     /// `Err(None)` is a lack of margin, whose name depends on the side.
     ///
     /// A side that adds risk needs a fresh price and its initial margin afterwards; an isolated position
@@ -475,7 +481,13 @@ impl Ledger {
             MarginMode::Cross => Compartment::Cross,
             MarginMode::Isolated => Compartment::Isolated(market),
         };
-        let mut next = account.clone();
+        // Without nonces, which a trade does not read and which may be many.
+        let mut next = Account {
+            positions: account.positions.clone(),
+            isolated: account.isolated.clone(),
+            nonces: Vec::new(),
+            ..*account
+        };
         let quote = kernel::value(unit, i128::from(lots));
         let flow = trade::trade(&mut next, market, sheet.index, lots, quote, mode);
         // An isolated position that became flat pays from what it just returned to cross.

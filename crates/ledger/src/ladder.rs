@@ -484,7 +484,7 @@ impl Ledger {
             else {
                 continue;
             };
-            *self.account_mut(maker as u32) = next;
+            self.commit(maker as u32, next);
             self.book(market, flow);
             self.credit_insurance(fee);
             self.count_freshness(market, &mut sweep.report);

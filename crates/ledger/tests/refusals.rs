@@ -140,8 +140,8 @@ fn nonces_and_expiries() {
     for nonce in 2..=limits::MAX_NONCES_PER_ACCOUNT as u64 {
         ledger.spend_nonce(A, Nonce(nonce), now).unwrap();
     }
-    refuse_with(ledger, A, Nonce(1_000), far, &action, Refusal::NonceWindowFull);
-    let quote = fill(ledger, B, A, 1, Side::Sell, 3_000, 1, 1_000);
+    refuse_with(ledger, A, Nonce(1_000_000), far, &action, Refusal::NonceWindowFull);
+    let quote = fill(ledger, B, A, 1, Side::Sell, 3_000, 1, 1_000_000);
     refuse(ledger, B, &quote, Refusal::NonceWindowFull);
     // A block later all but the far one have expired: there is room, and their numbers are free again.
     next_block(ledger, &[]);
