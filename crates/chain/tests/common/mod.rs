@@ -1,0 +1,752 @@
+//! A small chain to simulate: its genesis, prices that crash on a seed, and whole validators under the
+//! deterministic runtime, with everything that they make final written down.
+
+#![allow(dead_code, missing_docs)]
+
+use commonware_consensus::Roundable as _;
+use commonware_consensus::types::Height as ConsensusHeight;
+use commonware_cryptography::Digestible as _;
+use commonware_glue::simulate::{
+    action::{Action as Act, Crash, Schedule},
+    engine::{ChannelPair, EngineDefinition, InitContext},
+    exit::ExitCondition,
+    plan::PlanBuilder,
+    processed::ProcessedHeight,
+    tracker::{FinalizationUpdate, ProgressTracker},
+};
+use commonware_p2p::simulated::{self, Link};
+use commonware_parallel::{Rayon, Sequential, Strategy};
+use commonware_runtime::{
+    Clock as _, Handle, Quota, Runner as _, Spawner as _, Supervisor as _, deterministic,
+};
+use commonware_utils::{NZUsize, Probability, channel::mpsc};
+use seawall_chain::{
+    app::{BuildPolicy, Monitor},
+    block::{Block, PublicKey, from_consensus},
+    crypto::Identity,
+    engine::{self, Channel, Config, Timeouts},
+    genesis::{Dealt, Genesis, deal_committee},
+    gossip::Submitter,
+    machine::{Answer, Machine, Step, World},
+    observer::PriceSource,
+    store::{self, StateCommitment, StateKey, StateValue},
+    timeline::Timeline,
+};
+use seawall_ledger::{
+    ChainParams, Event, GenesisAccount, GenesisPosition,
+    params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
+};
+use seawall_oracle::{MarketParams as OracleMarket, OracleEvent, OracleParams};
+use seawall_types::*;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, UNIX_EPOCH},
+};
+
+pub const START: u64 = 1_760_000_000_000;
+pub const CHAIN: ChainId = ChainId(77);
+pub const SPEED: u32 = 10;
+pub const MARKETS: [u64; 3] = [100_000, 40_000, 7_000];
+pub const MAX_SPREAD_PPM: u64 = 400;
+pub const GRACE_MS: u64 = 60_000;
+pub const HALT_MS: u64 = 600_000;
+pub const REPORT_AGE_MS: u64 = 60_000;
+pub const ISSUER: AccountId = AccountId(0);
+
+/// A number that looks random and is the same everywhere.
+pub fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Prices that wiggle, and fall by `depth_ppm` between two instants after [`START`].
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    pub seed: u64,
+    pub from_ms: u64,
+    pub until_ms: u64,
+    pub depth_ppm: u64,
+}
+
+impl Path {
+    pub fn crash(seed: u64) -> Self {
+        Self { seed, from_ms: 8_000, until_ms: 38_000, depth_ppm: 200_000 + mix(seed) % 40_000 }
+    }
+
+    /// The price itself, before any validator's own noise.
+    pub fn price(&self, market: usize, time: TimeMs) -> u64 {
+        let elapsed = time.get().saturating_sub(START);
+        let fallen = elapsed.clamp(self.from_ms, self.until_ms) - self.from_ms;
+        let drop = u128::from(self.depth_ppm) * u128::from(fallen)
+            / u128::from((self.until_ms - self.from_ms).max(1));
+        let wiggle = u128::from(mix(self.seed ^ (elapsed / 1_000) << 8 ^ market as u64) % 2_000);
+        let ppm = 1_000_000 - drop + wiggle;
+        u64::try_from(u128::from(MARKETS[market]) * ppm / 1_000_000).unwrap()
+    }
+}
+
+/// How a validator's prices and clock lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lie {
+    pub times: u64,
+    pub over: u64,
+    pub clock_ms: i64,
+}
+
+struct Feed {
+    path: Path,
+    index: u64,
+    lie: Option<Lie>,
+}
+
+impl PriceSource for Feed {
+    fn report(&self, now: TimeMs) -> Vec<(MarketId, PriceReport)> {
+        let now = match self.lie {
+            Some(lie) => TimeMs(now.get().saturating_add_signed(-lie.clock_ms)),
+            None => now,
+        };
+        (0..MARKETS.len())
+            .map(|market| {
+                let fair = self.path.price(market, now);
+                let noise =
+                    mix(self.index ^ now.get() / 500 << 4) % (fair * MAX_SPREAD_PPM / 1_000_000).max(1);
+                let mut price = fair + noise;
+                if let Some(lie) = self.lie {
+                    price = (price * lie.times.max(1) / lie.over.max(1)).max(1);
+                }
+                let price = PriceTicks(price);
+                let report = PriceReport { low: price, high: price, spread: PriceTicks(0), sources: 3 };
+                (MarketId(market as u16), report)
+            })
+            .collect()
+    }
+}
+
+/// A committee of `validators` and `accounts` users: longs and shorts in pairs, most of them leveraged.
+#[derive(Clone)]
+pub struct Fixture {
+    pub genesis: Arc<Genesis>,
+    pub commitment: StateCommitment,
+    pub members: Arc<Vec<(Identity, commonware_cryptography::bls12381::primitives::group::Share)>>,
+}
+
+pub fn owner(account: AccountId) -> Identity {
+    Identity::insecure(1_000_000 + account.get())
+}
+
+fn market_params(index: usize) -> MarketParams {
+    let tier = |up_to: i128, initial, maintenance| TierParams {
+        up_to_notional: Atoms(up_to),
+        initial_ppm: Ppm(initial),
+        maintenance_ppm: Ppm(maintenance),
+    };
+    MarketParams {
+        symbol: ["BTC", "ETH", "SOL"][index].parse().unwrap(),
+        atoms_per_tick_lot: 1,
+        min_price: PriceTicks(1),
+        max_price: PriceTicks(10_000_000),
+        tiers: vec![tier(1_000_000_000_000, 50_000, 20_000), tier(1 << 62, 100_000, 50_000)],
+        taker_fee_ppm: Ppm(500),
+        maker_fee_ppm: Ppm(100),
+        funding: FundingParams { interval_ms: 28_800_000, cap_ppm: Ppm(7_500), interest_ppm: 100 },
+        band_ppm: Ppm(10_000),
+        blind_range_ppm: Ppm(200_000),
+        open_interest_cap: Lots(1 << 30),
+        account_cap: Lots(1 << 28),
+        isolated_only: false,
+        liquidation: LiquidationParams { penalty_ppm: Ppm(5_000) },
+        backstop: BackstopParams {
+            initial_fund: Atoms(50_000_000_000),
+            capacity_lots: Lots(40_000),
+            per_block_lots: Lots(4_000),
+        },
+    }
+}
+
+pub fn oracle_params() -> OracleParams {
+    let market = OracleMarket {
+        min_price: PriceTicks(1),
+        max_price: PriceTicks(10_000_000),
+        report_max_age_heights: 8,
+        report_max_age_ms: REPORT_AGE_MS,
+        band_ppm: Ppm(20_000),
+        gate_ppm: Ppm(60_000),
+        min_sources: 2,
+        stale_after_ms: 60_000,
+        outage_after_ms: 180_000,
+        grace_ms: GRACE_MS,
+        quarantine_after_ms: 3_600_000,
+    };
+    OracleParams { leader_turn_ms: 15_000, halt_after_ms: HALT_MS, markets: vec![market; MARKETS.len()] }
+}
+
+impl Fixture {
+    pub fn new(seed: u64, validators: u64, accounts: u64) -> Self {
+        let runner = deterministic::Runner::seeded(seed);
+        runner.start(|mut context| async move {
+            let identities = (0..validators).map(|index| Identity::insecure(seed << 8 | index)).collect();
+            let Dealt { members, set, group } = deal_committee(&mut context, identities).unwrap();
+            let mut users = vec![GenesisAccount {
+                owner: owner(ISSUER).key(),
+                collateral: Atoms(1_000_000_000),
+                positions: Vec::new(),
+            }];
+            for pair in 0..accounts / 2 {
+                let market = (pair % MARKETS.len() as u64) as usize;
+                let lots = 100 + (mix(seed ^ pair) % 900) as i64;
+                let cost = i128::from(MARKETS[market]) * i128::from(lots);
+                for sign in [1, -1] {
+                    let leverage = 3 + i128::from(mix(seed ^ pair << 1 ^ sign as u64) % 16);
+                    let isolated = mix(pair ^ sign as u64).is_multiple_of(5);
+                    let margin = Atoms(cost / leverage);
+                    let position = GenesisPosition {
+                        market: MarketId(market as u16),
+                        lots: Lots(lots * sign),
+                        cost: Atoms(cost * i128::from(sign)),
+                        mode: if isolated { MarginMode::Isolated } else { MarginMode::Cross },
+                        isolated: if isolated { margin } else { Atoms::ZERO },
+                    };
+                    let id = AccountId(users.len() as u64);
+                    users.push(GenesisAccount {
+                        owner: owner(id).key(),
+                        collateral: if isolated { Atoms(10_000) } else { margin },
+                        positions: vec![position],
+                    });
+                }
+            }
+            let genesis = Genesis {
+                time: TimeMs(START),
+                ledger: ChainParams {
+                    chain: CHAIN,
+                    issuer: ISSUER,
+                    insurance: Atoms(100_000_000_000),
+                    liquidation_steps: 64,
+                    max_wait_blocks: 20,
+                    markets: (0..MARKETS.len()).map(market_params).collect(),
+                },
+                oracle: oracle_params(),
+                prices: MARKETS.iter().map(|price| Some(PriceTicks(*price))).collect(),
+                members: set,
+                group,
+                accounts: users,
+            };
+            let world = genesis.world().unwrap();
+            let config = store::config("fixture", Sequential, store::page_cache());
+            let commitment = store::seed(context.child("seed"), config, world.records()).await.unwrap();
+            Self { genesis: Arc::new(genesis), commitment, members: Arc::new(members) }
+        })
+    }
+
+    /// The public keys, in the order of [`ValidatorId`].
+    pub fn keys(&self) -> Vec<PublicKey> {
+        self.genesis.members.iter().cloned().collect()
+    }
+}
+
+/// A final block as one validator told of it.
+#[derive(Clone)]
+pub struct Seen {
+    pub block: Block,
+    pub digest: Digest,
+    pub events: Vec<Event>,
+    pub oracle_events: Vec<OracleEvent>,
+    pub marks: Vec<(MarketId, Mark)>,
+    pub answers: Vec<Answer>,
+    pub stale_price_liquidations: u64,
+}
+
+/// What one validator did over all its lives.
+#[derive(Default)]
+pub struct Seat {
+    pub blocks: BTreeMap<u64, Seen>,
+    pub machine: Option<Machine>,
+    pub starts: u32,
+    pub errors: Vec<String>,
+    pub faults: Vec<String>,
+    last: Option<u64>,
+}
+
+pub type Seats = Arc<Vec<Arc<Mutex<Seat>>>>;
+
+pub fn seat(seats: &Seats, index: usize) -> MutexGuard<'_, Seat> {
+    seats[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+struct Recorder {
+    seat: Arc<Mutex<Seat>>,
+    public: PublicKey,
+    monitor: mpsc::UnboundedSender<FinalizationUpdate<PublicKey>>,
+}
+
+impl Monitor for Recorder {
+    fn finalized(&self, block: &Block, digest: Digest, step: &Step) {
+        let height = block.header.height.get();
+        let mut seat = self.seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seat = &mut *seat;
+        if let Some(last) = seat.last.replace(height)
+            && height != last + 1
+        {
+            seat.faults.push(format!("final block {height} was told after {last}"));
+        }
+        if let Some(known) = seat.blocks.get(&height) {
+            if known.digest != digest || known.events != step.events() || known.marks != step.marks {
+                seat.faults.push(format!("block {height} was told twice and differently"));
+            }
+        } else if height > 1 && !seat.blocks.contains_key(&(height - 1)) {
+            seat.faults.push(format!("final block {} was never told", height - 1));
+        }
+        let seen = Seen {
+            block: block.clone(),
+            digest,
+            events: step.events().to_vec(),
+            oracle_events: step.oracle_events.clone(),
+            marks: step.marks.clone(),
+            answers: step.answers.clone(),
+            stale_price_liquidations: step.sweep.stale_price_liquidations,
+        };
+        seat.blocks.insert(height, seen);
+        let _ = self.monitor.send(FinalizationUpdate {
+            pk: self.public.clone(),
+            round: block.context.round(),
+            height: ConsensusHeight::new(height),
+            block_digest: digest.0.to_vec(),
+        });
+    }
+}
+
+/// Whole validators, as the simulator starts, crashes and restarts them.
+#[derive(Clone)]
+pub struct Validators {
+    pub fixture: Fixture,
+    pub path: Path,
+    pub lies: BTreeMap<usize, Lie>,
+    /// Validators that hash and check signatures with several threads.
+    pub threaded: Vec<usize>,
+    /// Whether users trade meanwhile.
+    pub traffic: bool,
+    pub seats: Seats,
+}
+
+impl Validators {
+    pub fn new(fixture: &Fixture, path: Path) -> Self {
+        let seats = (0..fixture.genesis.members.len()).map(|_| Arc::default()).collect();
+        Self {
+            fixture: fixture.clone(),
+            path,
+            lies: BTreeMap::new(),
+            threaded: Vec::new(),
+            traffic: true,
+            seats: Arc::new(seats),
+        }
+    }
+}
+
+type Net = ChannelPair<PublicKey>;
+
+/// A validator that is ready to start.
+pub struct Ready {
+    context: deterministic::Context,
+    config: Box<dyn FnOnce() -> (Config<Sequential>, bool) + Send>,
+    oracle: simulated::Oracle<PublicKey, deterministic::Context>,
+    public: PublicKey,
+    channels: Vec<Net>,
+    seat: Arc<Mutex<Seat>>,
+    index: usize,
+    traffic: bool,
+}
+
+/// What the simulator can ask about a running validator.
+pub struct Watched(pub Arc<Mutex<Seat>>);
+
+impl ProcessedHeight for Watched {
+    async fn processed_height(&self) -> u64 {
+        let seat = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seat.last.unwrap_or(0)
+    }
+}
+
+impl EngineDefinition for Validators {
+    type PublicKey = PublicKey;
+    type Engine = Ready;
+    type State = Watched;
+
+    fn participants(&self) -> Vec<PublicKey> {
+        self.fixture.keys()
+    }
+
+    fn channels(&self) -> Vec<(u64, Quota)> {
+        Channel::ALL.iter().map(|channel| (*channel as u64, channel.quota())).collect()
+    }
+
+    fn max_message_size(&self) -> u32 {
+        engine::max_message_bytes(u32::try_from(self.fixture.genesis.members.len()).unwrap())
+    }
+
+    async fn init(&self, init: InitContext<'_, PublicKey>) -> (Ready, Watched) {
+        let InitContext { context, index, public_key, oracle, channels, monitor, .. } = init;
+        let seat = self.seats[index].clone();
+        {
+            let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            seat.starts += 1;
+            seat.last = None;
+        }
+        let (identity, share) = self.fixture.members[index].clone();
+        let lie = self.lies.get(&index).copied();
+        let clock_ms = lie.map_or(0, |lie| lie.clock_ms);
+        let genesis = self.fixture.genesis.clone();
+        let commitment = self.fixture.commitment;
+        let path = self.path;
+        let recorder = Recorder { seat: seat.clone(), public: public_key.clone(), monitor };
+        let threaded = self.threaded.contains(&index);
+        let config = move || {
+            let config = Config {
+                genesis,
+                commitment,
+                identity,
+                share,
+                source: Arc::new(Feed { path, index: index as u64, lie }),
+                timeline: Timeline {
+                    wall_origin_ms: 0,
+                    chain_origin_ms: START.saturating_add_signed(clock_ms),
+                    speed: SPEED,
+                },
+                clock_tolerance: Duration::from_millis(500),
+                policy: BuildPolicy::default(),
+                timeouts: Timeouts::default(),
+                monitor: Arc::new(recorder),
+                probe: Arc::new(|_| {}),
+                retained_blocks: None,
+                strategy: Sequential,
+                prefix: format!("validator-{index}"),
+            };
+            (config, threaded)
+        };
+        let ready = Ready {
+            context,
+            config: Box::new(config),
+            oracle: oracle.clone(),
+            public: public_key.clone(),
+            channels,
+            seat: seat.clone(),
+            index,
+            traffic: self.traffic,
+        };
+        (ready, Watched(seat))
+    }
+
+    fn start(ready: Ready) -> Handle<()> {
+        let context = ready.context.child("run");
+        context.spawn(move |context| async move {
+            let (config, threaded) = (ready.config)();
+            let Ready { oracle, public, channels, seat, index, traffic, .. } = ready;
+            if threaded {
+                let Config {
+                    genesis,
+                    commitment,
+                    identity,
+                    share,
+                    source,
+                    timeline,
+                    clock_tolerance,
+                    policy,
+                    timeouts,
+                    monitor,
+                    probe,
+                    retained_blocks,
+                    prefix,
+                    ..
+                } = config;
+                let strategy = Rayon::new(NZUsize!(3)).unwrap();
+                let config = Config {
+                    genesis,
+                    commitment,
+                    identity,
+                    share,
+                    source,
+                    timeline,
+                    clock_tolerance,
+                    policy,
+                    timeouts,
+                    monitor,
+                    probe,
+                    retained_blocks,
+                    prefix,
+                    strategy,
+                };
+                run(context, config, oracle, public, channels, seat, index, traffic).await;
+            } else {
+                run(context, config, oracle, public, channels, seat, index, traffic).await;
+            }
+        })
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn run<S: Strategy>(
+    context: deterministic::Context,
+    config: Config<S>,
+    oracle: simulated::Oracle<PublicKey, deterministic::Context>,
+    public: PublicKey,
+    channels: Vec<Net>,
+    seat: Arc<Mutex<Seat>>,
+    index: usize,
+    traffic: bool,
+) {
+    let started =
+        engine::start(context.child("validator"), config, oracle.manager(), oracle.control(public), channels)
+            .await;
+    let (handle, validator) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            seat.errors.push(error.to_string());
+            return;
+        }
+    };
+    {
+        let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seat.machine = Some(validator.machine.clone());
+    }
+    let submitter = validator.submitter.clone();
+    let users = async {
+        if !traffic {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            context.sleep(Duration::from_millis(70 + 10 * index as u64)).await;
+            let now = context.current().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let height = validator.machine.read(|world| world.ledger.globals().height);
+            if let Some(height) = height {
+                trade(&submitter, index as u64, now as u64, height);
+            }
+        }
+    };
+    commonware_macros::select! {
+        result = handle => {
+            if let Err(error) = result {
+                let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                seat.errors.push(format!("consensus ended: {error}"));
+            }
+        },
+        _ = users => {},
+    }
+}
+
+pub fn signed(account: AccountId, nonce: u64, expiry: u64, action: Action) -> SignedAction {
+    let mut signed = SignedAction {
+        chain: CHAIN,
+        account,
+        nonce: Nonce(nonce),
+        expiry: Height(expiry),
+        action,
+        signature: Signature::default(),
+    };
+    signed.signature = owner(account).sign(Domain::Action, CHAIN, &signed.message());
+    signed
+}
+
+/// A fill of a quote, both signed.
+pub fn fill(
+    maker: u64,
+    taker: u64,
+    market: u16,
+    price: u64,
+    lots: i64,
+    nonce: u64,
+    expiry: u64,
+) -> SignedAction {
+    let quote = Quote {
+        chain: CHAIN,
+        maker: AccountId(maker),
+        taker: AccountId(taker),
+        market: MarketId(market),
+        side: if nonce.is_multiple_of(2) { Side::Buy } else { Side::Sell },
+        price: PriceTicks(price),
+        lots: Lots(lots),
+        nonce: Nonce(nonce),
+        expiry: Height(expiry),
+    };
+    let quote_signature = owner(quote.maker).sign(Domain::Quote, CHAIN, &quote.message());
+    signed(AccountId(taker), nonce, expiry, Action::Fill { quote, quote_signature, lots: Lots(lots) })
+}
+
+/// A user action, a function of who submits it and when. Many are refused, as in life.
+pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
+    let draw = |which: u64| mix(salt.wrapping_mul(31).wrapping_add(which));
+    let user = 1 + draw(1) % (accounts - 1);
+    let other = 1 + draw(2) % (accounts - 1);
+    let nonce = draw(3);
+    let expiry = height + 1 + draw(4) % 40;
+    let amount = Atoms(i128::from(1 + draw(5) % 100_000));
+    let market = MarketId((draw(6) % 3) as u16);
+    let action = match draw(7) % 8 {
+        0 => {
+            return signed(
+                ISSUER,
+                nonce,
+                expiry,
+                Action::Open { owner: owner(AccountId(user)).key(), amount },
+            );
+        }
+        1 => return signed(ISSUER, nonce, expiry, Action::Deposit { to: AccountId(user), amount }),
+        2 => Action::Transfer { to: AccountId(other), amount },
+        3 => Action::TopUpIsolated { market, amount },
+        4 => Action::ReleaseIsolated { market, amount },
+        5 => Action::Withdraw { amount, recipient: Recipient([7; 32]) },
+        6 => Action::SetMarginMode { market, mode: MarginMode::Isolated },
+        _ => {
+            let price = MARKETS[market.get() as usize] * (970 + draw(8) % 40) / 1_000;
+            return fill(user, other, market.get(), price, 1 + (draw(9) % 20) as i64, nonce, expiry);
+        }
+    };
+    signed(AccountId(user), nonce, expiry, action)
+}
+
+fn trade(submitter: &Submitter, index: u64, now: u64, height: Height) {
+    let _ = submitter.submit(random_action(mix(now) ^ index, height.get(), 150));
+}
+
+/// Done once `count` validators that run have made `height` final.
+#[derive(Clone)]
+pub struct Reached {
+    pub height: u64,
+    pub count: usize,
+}
+
+impl ExitCondition<PublicKey, Watched> for Reached {
+    fn name(&self) -> &str {
+        "reached"
+    }
+
+    fn requires_polling(&self) -> bool {
+        true
+    }
+
+    fn reached<'a>(
+        &'a self,
+        _: &'a ProgressTracker<PublicKey>,
+        states: &'a [&'a Watched],
+        _: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + 'a>> {
+        Box::pin(async move {
+            let mut count = 0;
+            for state in states {
+                count += usize::from(state.processed_height().await >= self.height);
+            }
+            Ok(count >= self.count)
+        })
+    }
+}
+
+/// A link as between data centres of one region.
+pub fn link() -> Link {
+    Link {
+        latency: Duration::from_millis(10),
+        jitter: Duration::from_millis(5),
+        success_rate: Probability::new(1, 1).unwrap(),
+    }
+}
+
+/// A link on which nothing arrives.
+pub fn cut() -> Link {
+    Link { success_rate: Probability::new(0, 1).unwrap(), ..link() }
+}
+
+pub fn plan(validators: &Validators, seed: u64, height: u64, count: usize) -> PlanBuilder<Validators> {
+    PlanBuilder::new(validators.clone())
+        .seed(seed)
+        .link(link())
+        .exit_condition(Reached { height, count })
+        .timeout(Duration::from_secs(7_200))
+}
+
+pub fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Cuts every link between the two sides at `ms`.
+pub fn split(
+    mut schedule: Schedule<PublicKey>,
+    ms: u64,
+    a: &[PublicKey],
+    b: &[PublicKey],
+) -> Schedule<PublicKey> {
+    for from in a {
+        for to in b {
+            for (from, to) in [(from, to), (to, from)] {
+                let act = Act::UpdateLink { from: from.clone(), to: to.clone(), link: cut() };
+                schedule = schedule.at(at(ms), act);
+            }
+        }
+    }
+    schedule
+}
+
+pub fn scheduled(schedule: Schedule<PublicKey>) -> Crash<PublicKey> {
+    Crash::Schedule(schedule)
+}
+
+/// Every record of a world.
+pub fn records(world: &World) -> BTreeMap<StateKey, StateValue> {
+    world.records().collect()
+}
+
+/// Checks what must hold of any run: one chain, told without gaps or contradictions; each validator's memory
+/// is what a replay of that chain from genesis gives; value is conserved; nothing is liquidated blindly.
+/// Returns the chain.
+pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
+    let mut chain: BTreeMap<u64, Seen> = BTreeMap::new();
+    for index in 0..seats.len() {
+        let seat = seat(seats, index);
+        assert!(seat.faults.is_empty(), "validator {index}: {:?}", seat.faults);
+        for (height, seen) in &seat.blocks {
+            let known = chain.entry(*height).or_insert_with(|| seen.clone());
+            assert_eq!(known.digest, seen.digest, "validator {index} disagrees at height {height}");
+            assert_eq!(known.events, seen.events, "validator {index} did something else at {height}");
+            assert_eq!(known.answers, seen.answers, "validator {index} answered otherwise at {height}");
+            assert_eq!(seen.stale_price_liquidations, 0, "height {height}");
+        }
+    }
+    let mut world = fixture.genesis.world().unwrap();
+    let mut parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
+    let mut states = BTreeMap::from([(parent, records(&world))]);
+    for (want, (height, seen)) in (1..).zip(&chain) {
+        assert_eq!(*height, want, "heights follow each other");
+        let header = &seen.block.header;
+        assert_eq!(header.parent, parent);
+        let executed = world
+            .execute(
+                parent,
+                header.height,
+                Some(header.time),
+                &seen.block.body.observations,
+                seen.block.body.actions.clone(),
+                seawall_chain::machine::Purpose::Verify,
+            )
+            .unwrap_or_else(|invalid| panic!("block {height} does not replay: {invalid}"));
+        assert_eq!(executed.step.events(), seen.events, "height {height}");
+        assert_eq!(executed.step.exits_root, header.exits_root);
+        world.ledger.audit().unwrap_or_else(|error| panic!("after block {height}: {error}"));
+        parent = seen.digest;
+        states.insert(parent, records(&world));
+    }
+    for index in 0..seats.len() {
+        let seat = seat(seats, index);
+        let last = seat.blocks.values().next_back().map(|seen| seen.digest);
+        if let (Some(machine), Some(last)) = (&seat.machine, last)
+            && let Some(held) = machine.read_at(last, records)
+        {
+            assert!(held == states[&last], "validator {index} holds another state than a replay gives");
+        }
+    }
+    chain.into_values().collect()
+}
+
+pub fn liquidations(chain: &[Seen]) -> usize {
+    chain.iter().flat_map(|seen| &seen.events).filter(|event| matches!(event, Event::Liquidated(_))).count()
+}
