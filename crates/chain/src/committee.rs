@@ -1,6 +1,7 @@
 //! The committee of an epoch: who validates, in which order, and who leads which view.
 
 use crate::{block::PublicKey, crypto};
+use commonware_codec::{Copying, Decode as _, DecodeExt as _, Encode as _};
 use commonware_consensus::{
     simplex::{
         elector::{Config as _, Elector as _, RoundRobin},
@@ -10,11 +11,15 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{
     Sha256,
-    bls12381::primitives::{group::Share, sharing::Sharing, variant::MinSig},
+    bls12381::primitives::{
+        group::Share,
+        sharing::{ModeVersion, Sharing},
+        variant::MinSig,
+    },
 };
-use commonware_utils::ordered::Set;
-use seawall_types::{ChainId, Domain, Key, ValidatorId};
-use std::sync::Arc;
+use commonware_utils::{NZU32, ordered::Set};
+use seawall_types::{ChainId, Domain, Key, ValidatorId, limits::MAX_VALIDATORS};
+use std::{num::NonZeroU32, sync::Arc};
 
 /// Signature scheme of votes and certificates.
 pub type Scheme = ThresholdScheme<PublicKey, MinSig>;
@@ -123,4 +128,39 @@ impl Committee {
 /// How leaders are elected: each view its own, in turn.
 pub fn elector() -> RoundRobin<Sha256> {
     RoundRobin::default()
+}
+
+/// Bytes of a group key.
+pub fn encode_group(group: &GroupKey) -> Vec<u8> {
+    group.encode().to_vec()
+}
+
+/// The group key in `bytes`, or why there is none.
+///
+/// # Errors
+/// If the bytes are not a group key of a committee that a chain can have.
+pub fn decode_group(bytes: &[u8]) -> Result<GroupKey, String> {
+    const MAX: NonZeroU32 = NZU32!(MAX_VALIDATORS as u32);
+    GroupKey::decode_cfg(Copying(bytes), &(MAX, ModeVersion::v0())).map_err(|error| error.to_string())
+}
+
+/// Secret bytes of a share.
+pub fn encode_share(share: &Share) -> Vec<u8> {
+    share.encode().to_vec()
+}
+
+/// The share in `bytes`.
+///
+/// # Errors
+/// If the bytes are not a share. The message holds none of them.
+pub fn decode_share(bytes: &[u8]) -> Result<Share, String> {
+    Share::decode(Copying(bytes)).map_err(|_| "not a share of a group key".into())
+}
+
+/// The identity key of a validator in `bytes`.
+///
+/// # Errors
+/// If they are no point of the curve.
+pub fn decode_public(bytes: &[u8]) -> Result<PublicKey, String> {
+    PublicKey::decode(Copying(bytes)).map_err(|error| error.to_string())
 }
