@@ -5,7 +5,21 @@
 //! | [`scenario`] | from a replay to a genesis: market parameters, the book, the committee |
 //! | [`feeds`] | a replay's feeds as a validator's price sources |
 //! | [`process`] | a validator on tokio with authenticated TCP |
+//! | [`genesis_file`], [`keys`], [`config_file`] | the files that a validator starts from |
+//! | [`datadir`] | who may use a data directory |
+//! | [`inspect`] | a look into a data directory |
+//! | [`verify`] | a chain executed again from its genesis |
+//! | [`export`] | a chain in one file |
 
+pub mod config_file;
+pub mod datadir;
+pub mod export;
 pub mod feeds;
+pub mod files;
+pub mod genesis_file;
+pub mod inspect;
+pub mod keys;
+pub mod offline;
 pub mod process;
 pub mod scenario;
+pub mod verify;
