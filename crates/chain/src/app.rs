@@ -224,46 +224,6 @@ impl<S: Strategy> App<S> {
         *self.built.lock().expect("a thread panicked while it held the pace") = Some(context.current());
     }
 
-    /// Rules 1 to 3, without signatures.
-    fn check_form(&self, block: &Block, parent: &Block, parent_digest: Digest) -> Result<(), &'static str> {
-        let header = &block.header;
-        let committee = &self.parts.committee;
-        if header.version != VERSION || header.chain != self.parts.chain || header.epoch != 0 {
-            return Err("made for another version, chain or epoch");
-        }
-        if header.height != parent.header.height.next() || header.parent != parent_digest {
-            return Err("does not follow its parent");
-        }
-        if header.outcomes_root != empty_outcomes_root() {
-            return Err("settles outcomes, but no zone exists");
-        }
-        if committee.position(&block.context.leader).is_none() {
-            return Err("its leader is not a member");
-        }
-        let view = block.context.view().get();
-        let mut previous = None;
-        for observation in &block.body.observations {
-            if observation.chain != self.parts.chain
-                || observation.epoch != 0
-                || observation.view != view
-                || committee.key(observation.author).is_none()
-            {
-                return Err("holds an observation of another chain, epoch, view or of a stranger");
-            }
-            if previous.is_some_and(|previous| previous >= observation.author) {
-                return Err("observations are not by ascending author");
-            }
-            previous = Some(observation.author);
-            if !observation.rescues.is_empty() || !observation.outcomes.is_empty() {
-                return Err("lists rescues or outcomes, which this version does not know");
-            }
-        }
-        if block.body.observations.len() < committee.quorum() {
-            return Err("holds fewer observations than a quorum");
-        }
-        Ok(())
-    }
-
     /// Rules 2, 3 and 5: every signature at once.
     fn check_signatures(
         &self,
@@ -271,29 +231,84 @@ impl<S: Strategy> App<S> {
         block: &Block,
         parent: Digest,
     ) -> Result<(), String> {
-        let chain = self.parts.chain;
-        let mut batch = Batch::new(chain);
-        batch.add(
-            &key_of(&block.context.leader),
-            Domain::Block,
-            Block::signing_payload(&block.context, &block.header),
-            &block.signature,
-        );
-        for observation in &block.body.observations {
-            let key = self.parts.committee.key(observation.author).expect("the form was checked");
-            batch.add(key, Domain::Observation, observation.message(), &observation.signature);
-        }
-        let added = self.parts.machine.read_at(parent, |world| {
-            let owner = |account: AccountId| world.ledger.owner(account).copied();
-            add_actions(&mut batch, chain, &block.body.actions, owner)
+        let collected = self.parts.machine.read_at(parent, |world| {
+            collect_signatures(&self.parts.committee, block, |account| world.ledger.owner(account).copied())
         });
-        match added {
-            Some(Ok(())) => {}
+        let batch = match collected {
+            Some(Ok(batch)) => batch,
             Some(Err(refusal)) => return Err(format!("an action is refused: {refusal}")),
             None => return Err("the parent's state is not loaded".into()),
-        }
+        };
         if batch.verify(rng, &self.parts.strategy) { Ok(()) } else { Err("a signature is bad".into()) }
     }
+}
+
+/// Rules 1 to 3, without signatures.
+pub fn check_form(
+    committee: &Committee,
+    block: &Block,
+    parent_height: Height,
+    parent_digest: Digest,
+) -> Result<(), &'static str> {
+    let header = &block.header;
+    let chain = committee.chain();
+    if header.version != VERSION || header.chain != chain || header.epoch != 0 {
+        return Err("made for another version, chain or epoch");
+    }
+    if header.height != parent_height.next() || header.parent != parent_digest {
+        return Err("does not follow its parent");
+    }
+    if header.outcomes_root != empty_outcomes_root() {
+        return Err("settles outcomes, but no zone exists");
+    }
+    if committee.position(&block.context.leader).is_none() {
+        return Err("its leader is not a member");
+    }
+    let view = block.context.view().get();
+    let mut previous = None;
+    for observation in &block.body.observations {
+        if observation.chain != chain
+            || observation.epoch != 0
+            || observation.view != view
+            || committee.key(observation.author).is_none()
+        {
+            return Err("holds an observation of another chain, epoch, view or of a stranger");
+        }
+        if previous.is_some_and(|previous| previous >= observation.author) {
+            return Err("observations are not by ascending author");
+        }
+        previous = Some(observation.author);
+        if !observation.rescues.is_empty() || !observation.outcomes.is_empty() {
+            return Err("lists rescues or outcomes, which this version does not know");
+        }
+    }
+    if block.body.observations.len() < committee.quorum() {
+        return Err("holds fewer observations than a quorum");
+    }
+    Ok(())
+}
+
+/// Every signature of a block whose form was checked: its leader's, its observers' and its actions', under
+/// the keys that the parent's state holds.
+pub fn collect_signatures(
+    committee: &Committee,
+    block: &Block,
+    owner: impl Fn(AccountId) -> Option<Key>,
+) -> Result<Batch, Refusal> {
+    let chain = committee.chain();
+    let mut batch = Batch::new(chain);
+    batch.add(
+        &key_of(&block.context.leader),
+        Domain::Block,
+        Block::signing_payload(&block.context, &block.header),
+        &block.signature,
+    );
+    for observation in &block.body.observations {
+        let key = committee.key(observation.author).expect("the form was checked");
+        batch.add(key, Domain::Observation, observation.message(), &observation.signature);
+    }
+    add_actions(&mut batch, chain, &block.body.actions, owner)?;
+    Ok(batch)
 }
 
 /// Adds the signatures of `actions` to a batch; refuses what needs no curve to be refused.
@@ -433,7 +448,9 @@ where
         let refuse = |reason: &dyn std::fmt::Display| {
             warn!(%height, %digest, leader = %block.context.leader, %reason, "block is invalid");
         };
-        if let Err(reason) = self.check_form(block, parent.inner(), parent_digest) {
+        if let Err(reason) =
+            check_form(&self.parts.committee, block, parent.inner().header.height, parent_digest)
+        {
             refuse(&reason);
             return None;
         }

@@ -10,6 +10,7 @@
 
 use crate::{
     app::{App, BuildPolicy, Monitor, Parts},
+    archives,
     block::{Block, PublicKey},
     committee::{Committee, Scheme, elector},
     crypto::Identity,
@@ -33,15 +34,12 @@ use commonware_consensus::{
     },
     simplex::{
         self, Engine as SimplexEngine,
-        config::{ForwardPolicy, SkipPolicy},
+        config::{Floor, ForwardPolicy, SkipPolicy},
     },
     types::{Epoch, FixedEpocher, ViewDelta},
 };
 use commonware_cryptography::{
-    Digested, Digestible as _,
-    bls12381::primitives::group::Share,
-    certificate::{ConstantProvider, Verifier as _},
-    sha256,
+    Digested, Digestible as _, bls12381::primitives::group::Share, certificate::ConstantProvider, sha256,
 };
 use commonware_glue::stateful::{
     Config as StatefulConfig, Mailbox as StatefulMailbox, PruneConfig, Stateful, SyncPlan,
@@ -49,11 +47,10 @@ use commonware_glue::stateful::{
 };
 use commonware_p2p::{Blocker, Provider, Receiver, Sender, max_message_size};
 use commonware_parallel::Strategy;
-use commonware_runtime::{Clock, Handle, Metrics, Quota, Spawner, Storage, buffer::paged::CacheRef};
+use commonware_runtime::{Clock, Error as RuntimeError, Handle, Metrics, Quota, Spawner, Storage};
 use commonware_storage::{
-    archive::prunable,
+    archive::{Archive, Identifier},
     metadata::{self, Metadata},
-    translator::TwoCap,
 };
 use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize, sequence::U64};
 use rand_core::CryptoRng;
@@ -76,8 +73,6 @@ const MAX_PENDING_ACKS: NonZeroUsize = NZUsize!(16);
 const VIEW_RETENTION: ViewDelta = ViewDelta::new(256);
 /// Blocks of each peer that are buffered.
 const BUFFERED_BLOCKS: usize = 16;
-/// Blocks or certificates in one archive section.
-const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(4_096);
 /// Operations in one state-sync request.
 const SYNC_BATCH: NonZeroU64 = NZU64!(256);
 /// One epoch: committees do not change yet.
@@ -262,25 +257,46 @@ where
 /// A sender and a receiver of one channel.
 pub type Pair<NS, NR> = (NS, NR);
 
-fn archive<C>(
-    prefix: &str,
-    name: &str,
-    page_cache: CacheRef,
-    codec_config: C,
-) -> prunable::Config<TwoCap, C> {
-    prunable::Config {
-        translator: TwoCap,
-        metadata_partition: format!("{prefix}-{name}-metadata"),
-        key_partition: format!("{prefix}-{name}-key"),
-        key_page_cache: page_cache,
-        value_partition: format!("{prefix}-{name}-value"),
-        compression: None,
-        codec_config,
-        items_per_section: ITEMS_PER_SECTION,
-        key_write_buffer: store::IO_BUFFER,
-        value_write_buffer: store::IO_BUFFER,
-        replay_buffer: store::IO_BUFFER,
-    }
+type Marker<E> = Metadata<E, U64, Vec<u8>>;
+
+async fn open_marker<E>(context: &E, prefix: &str) -> Result<Marker<E>, StoreError>
+where
+    E: Storage + Clock + Metrics,
+{
+    let config = metadata::Config {
+        partition: marker_partition(prefix),
+        codec_config: ((0..=Digest::LEN).into(), ()),
+    };
+    Metadata::init(context.child("genesis_marker"), config).await.map_err(StoreError::database)
+}
+
+fn read_marker<E>(marker: &Marker<E>) -> Option<Digest>
+where
+    E: Storage + Clock + Metrics,
+{
+    marker.get(&U64::new(MARKER_KEY)).map(|found| {
+        let mut digest = Digest::default();
+        if found.len() == Digest::LEN {
+            digest.0.copy_from_slice(found);
+        }
+        digest
+    })
+}
+
+/// Where a directory says which chain it belongs to.
+pub fn marker_partition(prefix: &str) -> String {
+    format!("{prefix}-genesis")
+}
+
+/// Digest of the genesis block of the chain that a directory belongs to; `None` before it was prepared.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn chain_of<E>(context: &E, prefix: &str) -> Result<Option<Digest>, StoreError>
+where
+    E: Storage + Clock + Metrics,
+{
+    Ok(read_marker(&open_marker(context, prefix).await?))
 }
 
 /// Seeds the store of an empty directory with the genesis state, once. A crash in the middle leaves no
@@ -297,29 +313,17 @@ where
     S: Strategy,
 {
     let own = Digest(genesis.block(expected).digest().0);
-    let open = metadata::Config {
-        partition: format!("{prefix}-genesis"),
-        codec_config: ((0..=Digest::LEN).into(), ()),
-    };
-    let marker: Metadata<E, U64, Vec<u8>> =
-        Metadata::init(context.child("genesis_marker"), open).await.map_err(StoreError::database)?;
-    let key = U64::new(MARKER_KEY);
-    if let Some(found) = marker.get(&key) {
-        let mut digest = Digest::default();
-        if found.len() == Digest::LEN {
-            digest.0.copy_from_slice(found);
-        }
-        return if digest == own {
-            Ok(false)
-        } else {
-            Err(StartError::OtherChain { expected: own, found: digest })
-        };
+    let marker = open_marker(context, prefix).await?;
+    match read_marker(&marker) {
+        Some(found) if found == own => return Ok(false),
+        Some(found) => return Err(StartError::OtherChain { expected: own, found }),
+        None => {}
     }
     let page_cache = store::page_cache();
     let config = store::config(prefix, strategy, page_cache);
     for partition in store::partitions(&config) {
         match context.remove(&partition, None).await {
-            Ok(()) | Err(commonware_runtime::Error::PartitionMissing(_)) => {}
+            Ok(()) | Err(RuntimeError::PartitionMissing(_)) => {}
             Err(error) => return Err(StoreError::database(error).into()),
         }
     }
@@ -328,7 +332,7 @@ where
     if found != *expected {
         return Err(StartError::Commitment { expected: *expected, found });
     }
-    marker.put_sync(key, own.0.to_vec()).await.map_err(StoreError::database)?;
+    marker.put_sync(U64::new(MARKER_KEY), own.0.to_vec()).await.map_err(StoreError::database)?;
     Ok(true)
 }
 
@@ -401,16 +405,21 @@ where
     );
     broadcast.start(blocks);
 
-    let finalizations = prunable::Archive::init(
-        context.child("finalizations"),
-        archive(&prefix, "finalizations", page_cache.clone(), Scheme::certificate_codec_config_unbounded()),
-    )
-    .await
-    .map_err(StoreError::database)?;
-    let finalized_blocks =
-        prunable::Archive::init(context.child("blocks"), archive(&prefix, "blocks", page_cache.clone(), ()))
+    let finalizations =
+        archives::certificates(context.child("finalizations"), &prefix, page_cache.clone()).await?;
+    let finalized_blocks = archives::blocks(context.child("blocks"), &prefix, page_cache.clone()).await?;
+
+    // Votes are in consensus's journal. A directory without one was imported: its validator starts from
+    // the last certificate, and not from views that are over.
+    let journal = format!("{prefix}-simplex");
+    let imported = matches!(context.scan(&journal).await, Err(RuntimeError::PartitionMissing(_)));
+    let anchor = match Archive::last_index(&finalizations) {
+        Some(last) if imported => Archive::get(&finalizations, Identifier::Index(last))
             .await
-            .map_err(StoreError::database)?;
+            .map_err(StoreError::database)?
+            .map(Floor::Finalized),
+        _ => None,
+    };
 
     let plan = SyncPlan::init(context.child("plan"), &prefix).await;
     let genesis_digest = genesis_block.digest();
@@ -426,7 +435,7 @@ where
             partition_prefix: prefix.clone(),
             mailbox_size: MAILBOX,
             view_retention: VIEW_RETENTION,
-            prunable_items_per_section: ITEMS_PER_SECTION,
+            prunable_items_per_section: archives::ITEMS_PER_SECTION,
             page_cache: page_cache.clone(),
             replay_buffer: store::IO_BUFFER,
             key_write_buffer: store::IO_BUFFER,
@@ -452,6 +461,8 @@ where
         },
         config.source,
     );
+    // Nobody votes before the first view, so nothing else would wake the observer for it.
+    observatory.enter(1);
     observer.start(observations);
     let (gossip, submitter) = Gossip::new(context.child("gossip"), chain, machine.clone(), mempool.clone());
     gossip.start(rescues, trades);
@@ -520,10 +531,10 @@ where
             relay: gate.clone(),
             reporter: gate,
             strategy: config.strategy,
-            partition: format!("{prefix}-simplex"),
+            partition: journal,
             mailbox_size: MAILBOX,
             epoch: Epoch::zero(),
-            floor: simplex::config::Floor::Genesis(genesis_digest),
+            floor: anchor.unwrap_or(Floor::Genesis(genesis_digest)),
             replay_buffer: store::IO_BUFFER,
             write_buffer: store::IO_BUFFER,
             page_cache,

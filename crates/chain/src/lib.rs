@@ -17,8 +17,12 @@
 //! | [`sync`] | why there is no state sync yet |
 //! | [`genesis`] | what a chain starts from |
 //! | [`engine`] | a whole validator |
+//! | [`archives`] | final blocks and certificates on disk |
+//! | [`audit`] | a chain executed again from its genesis |
 
 pub mod app;
+pub mod archives;
+pub mod audit;
 pub mod block;
 pub mod committee;
 pub mod crypto;

@@ -144,6 +144,18 @@ pub struct StateCommitment {
     pub ops: OpsTarget,
 }
 
+/// What a header says of the state in `db`.
+pub fn commitment<E, S>(db: &Db<E, S>) -> StateCommitment
+where
+    E: StorageContext + Spawner,
+    S: Strategy,
+{
+    StateCommitment {
+        root: Digest(db.root().0),
+        ops: OpsTarget { root: Digest(db.ops_root().0), start: *db.sync_boundary(), end: *db.bounds().end },
+    }
+}
+
 /// Writes `records` into an empty store as one batch and returns what the genesis header commits to.
 /// The root depends on the batch, so genesis is always exactly one.
 pub async fn seed<E, S>(
@@ -162,10 +174,7 @@ where
     }
     let merkleized = batch.merkleize(&db, None, &mut Proportional).await.map_err(StoreError::database)?;
     let db = db.apply_batch(merkleized).await.map_err(StoreError::database)?;
-    let commitment = StateCommitment {
-        root: Digest(db.root().0),
-        ops: OpsTarget { root: Digest(db.ops_root().0), start: *db.sync_boundary(), end: *db.bounds().end },
-    };
+    let commitment = commitment(&db);
     db.sync().await.map_err(StoreError::database)?;
     Ok(commitment)
 }
