@@ -1,1 +1,48 @@
-fn main() {}
+//! Seawall: a settlement layer for crypto derivatives.
+
+mod devnet;
+mod display;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A settlement layer for crypto derivatives that keeps liquidating, margining and finalising while
+/// everything around it is on fire.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a network of validators on this machine through a recorded crash.
+    Devnet(devnet::Args),
+    /// Recorded crashes.
+    #[command(subcommand)]
+    Replay(Replay),
+}
+
+#[derive(Subcommand)]
+enum Replay {
+    /// Lists the recorded crashes that ship with the program.
+    List,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match Cli::parse().command {
+        Command::Devnet(args) => devnet::run(args),
+        Command::Replay(Replay::List) => {
+            devnet::list_replays();
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("seawall: {error:#}");
+        ExitCode::FAILURE
+    })
+}

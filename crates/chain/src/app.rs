@@ -223,24 +223,6 @@ impl<S: Strategy> App<S> {
     fn mark_pace<E: Clock>(&self, context: &E) {
         *self.built.lock().expect("a thread panicked while it held the pace") = Some(context.current());
     }
-
-    /// Rules 2, 3 and 5: every signature at once.
-    fn check_signatures(
-        &self,
-        rng: &mut impl CryptoRng,
-        block: &Block,
-        parent: Digest,
-    ) -> Result<(), String> {
-        let collected = self.parts.machine.read_at(parent, |world| {
-            collect_signatures(&self.parts.committee, block, |account| world.ledger.owner(account).copied())
-        });
-        let batch = match collected {
-            Some(Ok(batch)) => batch,
-            Some(Err(refusal)) => return Err(format!("an action is refused: {refusal}")),
-            None => return Err("the parent's state is not loaded".into()),
-        };
-        if batch.verify(rng, &self.parts.strategy) { Ok(()) } else { Err("a signature is bad".into()) }
-    }
 }
 
 /// Rules 1 to 3, without signatures.
@@ -364,7 +346,7 @@ where
         let ops = &block.header.ops;
         Target::new(
             sha256::Digest(ops.root.0),
-            non_empty_range!(Location::new(ops.start), Location::new(ops.end.max(ops.start + 1))),
+            non_empty_range!(Location::new(ops.start), Location::new(ops.end)),
         )
     }
 
@@ -387,18 +369,27 @@ where
         self.ready::<E>(parent_digest, &batches).await;
         self.pace(&context).await;
         let observations = self.observations(&context, parent_digest, view).await;
-        let candidates = self.parts.mempool.candidates(self.parts.policy.max_actions);
 
-        // Others may have moved the machine while this proposal waited.
-        self.ready::<E>(parent_digest, &batches).await;
-        let executed = self.parts.machine.execute(
-            parent_digest,
-            height,
-            None,
-            &observations,
-            candidates,
-            Purpose::Build,
-        )?;
+        // Others may move the machine while this proposal waits, and between any two calls.
+        let executed = loop {
+            self.ready::<E>(parent_digest, &batches).await;
+            let candidates = self.parts.machine.read_at(parent_digest, |world| {
+                let owner = |account: AccountId| world.ledger.owner(account).copied();
+                self.parts.mempool.candidates(self.parts.policy.max_actions, owner)
+            });
+            let Some(candidates) = candidates else { continue };
+            let executed = self.parts.machine.execute(
+                parent_digest,
+                height,
+                None,
+                &observations,
+                candidates,
+                Purpose::Build,
+            );
+            if let Some(executed) = executed {
+                break executed;
+            }
+        };
         let Executed { step, actions, left_out } = match executed {
             Ok(executed) => executed,
             Err(invalid) => {
@@ -454,24 +445,46 @@ where
             refuse(&reason);
             return None;
         }
-        self.ready::<E>(parent_digest, &batches).await;
         // A final block was verified by a quorum; its signatures cannot change the state it yields.
-        if finality == Finality::Candidate
-            && let Err(reason) = self.check_signatures(&mut context, block, parent_digest)
-        {
-            refuse(&reason);
-            return None;
+        if finality == Finality::Candidate {
+            let collected = loop {
+                self.ready::<E>(parent_digest, &batches).await;
+                let collected = self.parts.machine.read_at(parent_digest, |world| {
+                    let owner = |account: AccountId| world.ledger.owner(account).copied();
+                    collect_signatures(&self.parts.committee, block, owner)
+                });
+                if let Some(collected) = collected {
+                    break collected;
+                }
+            };
+            match collected {
+                Ok(batch) if batch.verify(&mut context, &self.parts.strategy) => {}
+                Ok(_) => {
+                    refuse(&"a signature is bad");
+                    return None;
+                }
+                Err(refusal) => {
+                    refuse(&format_args!("an action is refused: {refusal}"));
+                    return None;
+                }
+            }
         }
-        // The machine may have been moved since; a known step is a pure function of the same inputs.
-        self.ready::<E>(parent_digest, &batches).await;
-        let executed = self.parts.machine.execute(
-            parent_digest,
-            height,
-            Some(block.header.time),
-            &block.body.observations,
-            block.body.actions.clone(),
-            Purpose::Verify,
-        )?;
+        // Another block's task may move the machine between any two calls. That says nothing about this
+        // block, and a verdict is final: try again.
+        let executed = loop {
+            self.ready::<E>(parent_digest, &batches).await;
+            let executed = self.parts.machine.execute(
+                parent_digest,
+                height,
+                Some(block.header.time),
+                &block.body.observations,
+                block.body.actions.clone(),
+                Purpose::Verify,
+            );
+            if let Some(executed) = executed {
+                break executed;
+            }
+        };
         let step = match executed {
             Ok(executed) => executed.step,
             Err(invalid) => {

@@ -126,11 +126,12 @@ where
                     other => return other.unwrap_or(false),
                 }
                 let Ok(block) = block.await else { return false };
+                // Not verified yet: any value is possible.
                 let time = block.inner().header.time.get();
                 let now = timeline.at(context.current()).get();
-                if time > now + tolerance_ms {
+                if time > now.saturating_add(tolerance_ms) {
                     context.sleep(timeline.wall_duration(time - tolerance_ms - now)).await;
-                } else if time + tolerance_ms < now {
+                } else if time.saturating_add(tolerance_ms) < now {
                     // Too old for a vote, but no proof of a fault: abstain until the view is over.
                     warn!(view, block_time_ms = time, clock_ms = now, "block time is behind; abstaining");
                     std::future::pending::<()>().await;

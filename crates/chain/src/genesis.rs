@@ -72,9 +72,7 @@ impl Genesis {
     /// The state at block 0.
     pub fn world(&self) -> Result<World, GenesisError> {
         let oracle = Oracle::genesis(self.oracle.clone(), self.members.len(), &self.prices, self.time)?;
-        let mut ledger = Ledger::genesis(&self.ledger, self.time, self.accounts.iter().cloned())?;
-        let marks: Vec<_> = oracle.marks().collect();
-        ledger.set_marks(&marks);
+        let ledger = Ledger::genesis(&self.ledger, self.time, self.accounts.iter().cloned())?;
         Ok(World::new(ledger, oracle))
     }
 

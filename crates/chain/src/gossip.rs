@@ -37,14 +37,15 @@ impl Submitter {
     }
 
     fn pool(&self, action: SignedAction) -> Result<(), SubmitError> {
-        self.machine
+        let signers = self
+            .machine
             .read(|world| {
                 // Cheap refusals first: the signature is by far the dearest check.
                 world.ledger.check(action.account, action.nonce, action.expiry, &action.action)?;
                 check_signatures(self.chain, &action, |account| world.ledger.owner(account).copied())
             })
             .ok_or(SubmitError::Starting)??;
-        self.mempool.insert(action)
+        self.mempool.insert(action, signers)
     }
 }
 

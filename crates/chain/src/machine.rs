@@ -242,7 +242,9 @@ impl World {
         let prices = self.oracle.step(height, time, &reported)?;
 
         self.ledger.begin_block(height, time);
-        self.ledger.set_marks(&prices.marks);
+        // All of them: at the first block the ledger has none, and it ignores those that did not change.
+        let marks: Vec<_> = self.oracle.marks().collect();
+        self.ledger.set_marks(&marks);
         self.ledger.accrue_funding();
 
         let mut run = Run { kept: Vec::new(), answers: Vec::new(), left_out: Vec::new() };

@@ -34,10 +34,32 @@ pub enum SubmitError {
     Starting,
 }
 
+/// The keys under which the signatures of an action were found good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signers {
+    /// The signing account's.
+    pub account: Key,
+    /// The maker's, if the action takes a quote.
+    pub maker: Option<(AccountId, Key)>,
+}
+
+struct Pooled {
+    action: SignedAction,
+    signers: Signers,
+}
+
+impl Pooled {
+    /// Whether the accounts belong to whoever signed, as `owner` knows them.
+    fn stands(&self, owner: impl Fn(AccountId) -> Option<Key>) -> bool {
+        owner(self.action.account) == Some(self.signers.account)
+            && self.signers.maker.is_none_or(|(maker, key)| owner(maker) == Some(key))
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
-    lanes: [BTreeMap<u64, SignedAction>; 2],
+    lanes: [BTreeMap<u64, Pooled>; 2],
     named: BTreeMap<(AccountId, Nonce), (usize, u64)>,
 }
 
@@ -66,8 +88,8 @@ impl Mempool {
         self.inner.lock().expect("a thread panicked while it held the mempool")
     }
 
-    /// Pools an action that has been checked.
-    pub fn insert(&self, action: SignedAction) -> Result<(), SubmitError> {
+    /// Pools an action that has been checked, with what [`check_signatures`] found.
+    pub fn insert(&self, action: SignedAction, signers: Signers) -> Result<(), SubmitError> {
         let lane = action.action.lane();
         let name = (action.account, action.nonce);
         let mut inner = self.lock();
@@ -80,14 +102,22 @@ impl Mempool {
         let place = inner.next;
         inner.next += 1;
         inner.named.insert(name, (lane_index(lane), place));
-        inner.lanes[lane_index(lane)].insert(place, action);
+        inner.lanes[lane_index(lane)].insert(place, Pooled { action, signers });
         Ok(())
     }
 
-    /// The oldest `limit` waiting actions, rescues first.
-    pub fn candidates(&self, limit: usize) -> Vec<SignedAction> {
+    /// The oldest `limit` waiting actions whose signatures are good under the keys that `owner` finds,
+    /// rescues first. Actions are checked against the newest state, which may be on a fork that loses:
+    /// there an account can be another's, or not exist. Nobody else would notice while a block is built,
+    /// and every block with such an action is invalid.
+    pub fn candidates(&self, limit: usize, owner: impl Fn(AccountId) -> Option<Key>) -> Vec<SignedAction> {
         let inner = self.lock();
-        inner.lanes.iter().flat_map(BTreeMap::values).take(limit).cloned().collect()
+        let waiting = inner.lanes.iter().flat_map(BTreeMap::values);
+        waiting
+            .filter(|pooled| pooled.stands(&owner))
+            .take(limit)
+            .map(|pooled| pooled.action.clone())
+            .collect()
     }
 
     /// Forgets actions that a finalised block answered, or that can never be answered with success.
@@ -107,6 +137,7 @@ impl Mempool {
             .lanes
             .iter()
             .flat_map(BTreeMap::values)
+            .map(|pooled| &pooled.action)
             .filter(|action| action.expiry <= height)
             .map(|action| (action.account, action.nonce))
             .collect();
@@ -129,13 +160,12 @@ impl Mempool {
     }
 }
 
-/// Checks what does not need the ledger's balances: chain and signatures. `owner` finds the key of an
-/// account.
+/// Checks what does not need the ledger's balances: chain and signatures, under the keys that `owner` finds.
 pub fn check_signatures(
     chain: ChainId,
     action: &SignedAction,
     owner: impl Fn(AccountId) -> Option<Key>,
-) -> Result<(), Refusal> {
+) -> Result<Signers, Refusal> {
     if action.chain != chain {
         return Err(Refusal::WrongChain);
     }
@@ -143,6 +173,7 @@ pub fn check_signatures(
     if !crypto::verify(&key, Domain::Action, chain, &action.message(), &action.signature) {
         return Err(Refusal::BadSignature);
     }
+    let mut signers = Signers { account: key, maker: None };
     if let seawall_types::Action::Fill { quote, quote_signature, .. } = &action.action {
         if quote.chain != chain {
             return Err(Refusal::QuoteMismatch);
@@ -151,6 +182,7 @@ pub fn check_signatures(
         if !crypto::verify(&maker, Domain::Quote, chain, &quote.message(), quote_signature) {
             return Err(Refusal::BadQuoteSignature);
         }
+        signers.maker = Some((quote.maker, maker));
     }
-    Ok(())
+    Ok(signers)
 }

@@ -21,7 +21,7 @@ use seawall_types::{
 };
 
 /// Largest stored record, in bytes.
-pub const MAX_RECORD_BYTES: usize = 16_384;
+pub const MAX_RECORD_BYTES: usize = 65_536;
 
 /// What the chain itself keeps in the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,1 +1,153 @@
-//! placeholder
+//! A validator on tokio: own thread, own directory, authenticated TCP.
+
+use anyhow::{Context as _, Result, anyhow};
+use commonware_cryptography::{ChaCha20Poly1305, bls12381::primitives::group::Share};
+use commonware_p2p::{Address, AddressableManager as _, authenticated::lookup};
+use commonware_parallel::Sequential;
+use commonware_runtime::{Runner as _, Supervisor as _, tokio};
+use commonware_stream::{
+    cups::{self, Cups},
+    sake::{self, Sake},
+};
+use commonware_utils::{NZUsize, TryCollect as _, channel::oneshot, ordered::Map};
+use seawall_chain::{
+    app::{BuildPolicy, Monitor},
+    block::PublicKey,
+    crypto::Identity,
+    engine::{self, Channel, Timeouts, Validator},
+    gate::FinalityProbe,
+    genesis::Genesis,
+    observer::PriceSource,
+    store::{self, StateCommitment},
+    timeline::Timeline,
+};
+use seawall_types::Domain;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+/// A running validator, as the process around it sees it.
+pub type Running = Validator<tokio::Context, Sequential>;
+
+/// What a validator process is told.
+pub struct Options {
+    /// Genesis.
+    pub genesis: Arc<Genesis>,
+    /// What it hashes to.
+    pub commitment: StateCommitment,
+    /// Own key.
+    pub identity: Identity,
+    /// Own share.
+    pub share: Share,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where every member listens, itself included.
+    pub peers: Vec<(PublicKey, SocketAddr)>,
+    /// Its files.
+    pub directory: PathBuf,
+    /// Its prices.
+    pub source: Arc<dyn PriceSource>,
+    /// Chain time.
+    pub timeline: Timeline,
+    /// Building.
+    pub policy: BuildPolicy,
+    /// Told of final blocks.
+    pub monitor: Arc<dyn Monitor>,
+    /// Told of the finality of own proposals.
+    pub probe: FinalityProbe,
+}
+
+/// Runs a validator on the calling thread until `stop` resolves or its consensus ends. `ready` is called
+/// once it runs.
+///
+/// # Errors
+/// If it cannot start, or its consensus ends by itself.
+pub fn run(
+    options: Options,
+    stop: oneshot::Receiver<()>,
+    ready: impl FnOnce(Running) + Send + 'static,
+) -> Result<()> {
+    std::fs::create_dir_all(&options.directory)
+        .with_context(|| format!("cannot create {}", options.directory.display()))?;
+    let runtime =
+        tokio::Config::new().with_storage_directory(options.directory.clone()).with_worker_threads(2);
+    tokio::Runner::new(runtime).start(|context| async move {
+        let chain = options.genesis.chain();
+        let members = options.genesis.members.len();
+        let size = engine::max_message_bytes(u32::try_from(members).context("too many validators")?);
+        let handshake = Cups::<_, ChaCha20Poly1305>::new(
+            Sake {
+                signer: options.identity.private().clone(),
+                synchrony_bound: Duration::from_secs(5),
+                max_handshake_age: Duration::from_secs(10),
+                version: sake::Version::V1,
+            },
+            cups::Version::V1,
+        );
+        let (mut network, mut oracle) = lookup::Network::new(
+            context.child("network"),
+            lookup::Config::local(
+                handshake,
+                &Domain::Peer.namespace(chain),
+                options.listen,
+                NZUsize!(seawall_types::limits::MAX_VALIDATORS)
+                    .min(std::num::NonZeroUsize::new(members.max(2)).expect("at least two")),
+                size,
+                NZUsize!(1_024),
+            ),
+        );
+        let peers: Map<PublicKey, Address> = options
+            .peers
+            .into_iter()
+            .map(|(key, address)| (key, address.into()))
+            .try_collect()
+            .map_err(|_| anyhow!("two peers have the same key"))?;
+        oracle.track(0, peers);
+        let channels =
+            Channel::ALL.iter().map(|channel| network.register(*channel as u64, channel.quota())).collect();
+        let config = engine::Config {
+            prefix: engine::DEFAULT_PREFIX.to_owned(),
+            genesis: options.genesis,
+            commitment: options.commitment,
+            identity: options.identity,
+            share: options.share,
+            source: options.source,
+            timeline: options.timeline,
+            clock_tolerance: Duration::from_secs(10),
+            policy: options.policy,
+            timeouts: Timeouts::default(),
+            monitor: options.monitor,
+            probe: options.probe,
+            retained_blocks: None,
+            strategy: Sequential,
+        };
+        let (handle, validator) =
+            engine::start(context.child("validator"), config, oracle.clone(), oracle, channels).await?;
+        network.start();
+        ready(validator);
+        commonware_macros::select! {
+            _ = stop => { Ok(()) },
+            ended = handle => { Err(anyhow!("consensus ended by itself: {ended:?}")) },
+        }
+    })
+}
+
+/// Time on the wall, in milliseconds since the Unix epoch.
+pub fn wall_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What the genesis state hashes to, computed by seeding a store in `directory`, which is removed again.
+///
+/// # Errors
+/// If the genesis does not build or the directory cannot be written.
+pub fn commitment(genesis: &Genesis, directory: &std::path::Path) -> Result<StateCommitment> {
+    let world = genesis.world()?;
+    let runtime = tokio::Config::new().with_storage_directory(directory.to_path_buf());
+    let found = tokio::Runner::new(runtime).start(|context| async move {
+        let config = store::config("genesis", Sequential, store::page_cache());
+        store::seed(context.child("genesis"), config, world.records()).await
+    })?;
+    std::fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    Ok(found)
+}

@@ -1,1 +1,234 @@
-//! placeholder
+//! From a replay to a chain: market parameters, the opening book and the committee.
+//!
+//! Prices are real. The opening book and what account owners do are drawn from the documented
+//! distributions of [`seawall_replay`], seeded; nothing else is synthetic.
+
+use anyhow::{Context as _, Result};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use seawall_chain::{
+    crypto::Identity,
+    genesis::{Dealt, Genesis, deal_committee},
+};
+use seawall_ledger::{
+    BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
+    MarketParams, TierParams,
+};
+use seawall_oracle::{MarketParams as OracleMarket, OracleParams, SourceParams};
+use seawall_replay::{
+    Replay,
+    book::{self, Book, BookSpec},
+};
+use seawall_types::{AccountId, Atoms, ChainId, Lots, MarginMode, MarketId, Ppm, PriceTicks, TimeMs, limits};
+
+/// Atoms of one US dollar.
+pub const ATOMS_PER_USD: i128 = 1_000_000;
+/// The account that issues deposits in a scenario.
+pub const ISSUER: AccountId = AccountId(0);
+/// Keys of accounts are derived from their index above this seed, keys of validators below it.
+const ACCOUNT_KEY_SEED: u64 = 1 << 32;
+const VALIDATOR_KEY_SEED: u64 = 1 << 20;
+
+/// Markets with the deepest books get the widest leverage.
+const MAJORS: [&str; 3] = ["BTC", "ETH", "SOL"];
+
+/// What a scenario is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Chain id.
+    pub chain: ChainId,
+    /// Validators.
+    pub validators: usize,
+    /// Accounts with a position.
+    pub accounts: usize,
+    /// Seed of keys, book and behaviour.
+    pub seed: u64,
+    /// Chain time that passes between two leaders' turns, for the oracle's sanity checks.
+    pub leader_turn_ms: u64,
+}
+
+/// A chain ready to start.
+pub struct Scenario {
+    /// Genesis.
+    pub genesis: Genesis,
+    /// The committee's secrets.
+    pub dealt: Dealt,
+    /// What each market's sources are held to.
+    pub sources: Vec<SourceParams>,
+    /// Owners of accounts `1..`: account `i` belongs to user `i - 1`.
+    pub users: usize,
+}
+
+/// Key of an account's owner. Derived from the index alone: development networks only.
+pub fn account_key(account: AccountId, seed: u64) -> Identity {
+    Identity::insecure(ACCOUNT_KEY_SEED + seed.wrapping_mul(1 << 33) + account.get())
+}
+
+/// How long a value of this replay may stand before its source counts as gone: three bars' quarters and
+/// the lags that the venues show, at least a minute.
+fn source_age_ms(replay: &Replay) -> u64 {
+    let longest_step = replay
+        .feeds
+        .iter()
+        .flat_map(|feed| feed.values.windows(2).map(|pair| pair[1].stamp_ms.saturating_sub(pair[0].stamp_ms)))
+        .fold((0u64, 0u64), |(sum, count), step| (sum + step, count + 1));
+    let mean = longest_step.0.checked_div(longest_step.1).unwrap_or(0);
+    (mean * 4).max(60_000)
+}
+
+fn tiers(major: bool) -> Vec<TierParams> {
+    let usd = |usd: i128| Atoms(usd * ATOMS_PER_USD);
+    let tier = |up_to, initial_ppm, maintenance_ppm| TierParams {
+        up_to_notional: usd(up_to),
+        initial_ppm: Ppm(initial_ppm),
+        maintenance_ppm: Ppm(maintenance_ppm),
+    };
+    // The shape of published venue schedules: halved leverage at each step in size.
+    if major {
+        vec![
+            tier(1_000_000, 25_000, 12_500),
+            tier(10_000_000, 50_000, 25_000),
+            tier(4_000_000_000, 100_000, 50_000),
+        ]
+    } else {
+        vec![
+            tier(250_000, 50_000, 25_000),
+            tier(2_000_000, 100_000, 50_000),
+            tier(4_000_000_000, 200_000, 100_000),
+        ]
+    }
+}
+
+/// Initial margin on a whole notional, in parts per million, rounded up: what the book must respect.
+fn initial_ppm(tiers: &[TierParams], notional: i128) -> u32 {
+    let tier = tiers.iter().find(|tier| notional <= tier.up_to_notional.get()).or(tiers.last());
+    tier.map_or(limits::MAX_PPM, |tier| tier.initial_ppm.get())
+}
+
+/// Builds a scenario.
+///
+/// # Errors
+/// If the replay cannot carry a book, or a parameter does not hold.
+pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
+    let schedules: Vec<Vec<TierParams>> = replay
+        .markets
+        .iter()
+        .map(|market| tiers(MAJORS.iter().any(|major| market.symbol.starts_with(major))))
+        .collect();
+    let book_spec = BookSpec { accounts: spec.accounts, seed: spec.seed, ..BookSpec::default() };
+    let book = book::generate(replay, &book_spec, |market, notional| {
+        initial_ppm(&schedules[usize::from(market.get())], notional)
+    })
+    .context("the opening book cannot be drawn")?;
+
+    let max_age_ms = source_age_ms(replay);
+    let mut markets = Vec::new();
+    let mut oracle_markets = Vec::new();
+    let mut sources = Vec::new();
+    let mut prices = Vec::new();
+    for (index, listing) in replay.markets.iter().enumerate() {
+        let id = MarketId(u16::try_from(index).context("too many markets")?);
+        let first = listing.first_price.get();
+        let (min_price, max_price) = (PriceTicks((first / 100).max(1)), PriceTicks(first.saturating_mul(20)));
+        let open = book.open_interest[index].max(1);
+        let per_lot = i128::from(first) * i128::from(listing.atoms_per_tick_lot);
+        let fund = (i128::from(open) * per_lot / 100).max(1);
+        markets.push(MarketParams {
+            symbol: listing.symbol.parse().with_context(|| format!("market name {}", listing.symbol))?,
+            atoms_per_tick_lot: listing.atoms_per_tick_lot,
+            min_price,
+            max_price,
+            tiers: schedules[index].clone(),
+            taker_fee_ppm: Ppm(450),
+            maker_fee_ppm: Ppm(150),
+            funding: FundingParams { interval_ms: 3_600_000, cap_ppm: Ppm(5_000), interest_ppm: 12 },
+            band_ppm: Ppm(10_000),
+            blind_range_ppm: Ppm(100_000),
+            open_interest_cap: Lots(open.saturating_mul(2)),
+            account_cap: Lots(open.saturating_mul(2)),
+            isolated_only: false,
+            liquidation: LiquidationParams { penalty_ppm: Ppm(5_000) },
+            backstop: BackstopParams {
+                initial_fund: Atoms(fund),
+                capacity_lots: Lots((open / 10).max(1)),
+                per_block_lots: Lots((open / 50).max(1)),
+            },
+        });
+        let count = replay.feeds_of(id).count();
+        oracle_markets.push(OracleMarket {
+            min_price,
+            max_price,
+            report_max_age_heights: 64.max(2 * spec.validators as u64),
+            report_max_age_ms: max_age_ms,
+            band_ppm: Ppm(20_000),
+            gate_ppm: Ppm(100_000),
+            min_sources: if count >= 2 { 2 } else { 1 },
+            stale_after_ms: max_age_ms,
+            outage_after_ms: 5 * max_age_ms,
+            grace_ms: max_age_ms,
+            quarantine_after_ms: 60 * max_age_ms,
+        });
+        sources.push(SourceParams { max_age_ms, max_ahead_ms: 1_000, min_price, max_price });
+        prices.push(Some(listing.first_price));
+    }
+
+    let accounts = genesis_accounts(&book, spec.seed);
+    let users = accounts.len() - 1;
+    let insurance: i128 = markets.iter().map(|market| market.backstop.initial_fund.get()).sum();
+    let ledger = ChainParams {
+        chain: spec.chain,
+        issuer: ISSUER,
+        insurance: Atoms(insurance),
+        liquidation_steps: 20_000,
+        max_wait_blocks: 10,
+        markets,
+    };
+    let oracle = OracleParams {
+        leader_turn_ms: spec.leader_turn_ms.max(1),
+        halt_after_ms: (10 * max_age_ms).max(spec.leader_turn_ms * 64),
+        markets: oracle_markets,
+    };
+    let identities = (0..spec.validators as u64)
+        .map(|index| Identity::insecure(VALIDATOR_KEY_SEED + spec.seed.wrapping_mul(1 << 33) + index))
+        .collect();
+    let dealt = deal_committee(ChaCha20Rng::seed_from_u64(spec.seed), identities)?;
+    let genesis = Genesis {
+        time: TimeMs(replay.start_ms),
+        ledger,
+        oracle,
+        prices,
+        members: dealt.set.clone(),
+        group: dealt.group.clone(),
+        accounts,
+    };
+    Ok(Scenario { genesis, dealt, sources, users })
+}
+
+/// The issuer, then the book's accounts.
+fn genesis_accounts(book: &Book, seed: u64) -> Vec<GenesisAccount> {
+    let issuer = GenesisAccount {
+        owner: account_key(ISSUER, seed).key(),
+        collateral: Atoms::ZERO,
+        positions: Vec::new(),
+    };
+    let users = (1..).zip(&book.accounts).map(|(index, account)| GenesisAccount {
+        owner: account_key(AccountId(index), seed).key(),
+        collateral: Atoms(account.collateral_atoms),
+        positions: account
+            .positions
+            .iter()
+            .map(|position| GenesisPosition {
+                market: position.market,
+                lots: Lots(position.lots),
+                cost: Atoms(position.cost_atoms),
+                mode: if position.isolated_collateral.is_some() {
+                    MarginMode::Isolated
+                } else {
+                    MarginMode::Cross
+                },
+                isolated: Atoms(position.isolated_collateral.unwrap_or(0)),
+            })
+            .collect(),
+    });
+    std::iter::once(issuer).chain(users).collect()
+}

@@ -30,7 +30,7 @@ pub const MAX_TIERS: usize = 8;
 /// How far ahead of the current height an action may expire. It bounds how long a nonce is kept.
 pub const MAX_EXPIRY_BLOCKS: u64 = 100_000;
 /// Most unexpired nonces that an account can have at a time; a further action is refused.
-pub const MAX_NONCES_PER_ACCOUNT: usize = 64;
+pub const MAX_NONCES_PER_ACCOUNT: usize = 1_024;
 
 /// Most actions in a block.
 pub const MAX_ACTIONS_PER_BLOCK: usize = 16_384;

@@ -1,0 +1,819 @@
+//! A whole network on one machine: validators, price feeds, account owners, a follower that checks them.
+
+use crate::{
+    feeds::ReplaySource,
+    follower::Follower,
+    process::{self, Options as NodeOptions, Running, wall_ms},
+    scenario::{self, ATOMS_PER_USD, ISSUER, Scenario, Spec, account_key},
+};
+use anyhow::{Context as _, Result, anyhow, bail};
+use commonware_utils::channel::oneshot;
+use hdrhistogram::Histogram;
+use seawall_chain::{
+    app::{BuildPolicy, Monitor},
+    block::{Block, PublicKey},
+    crypto::Identity,
+    machine::Step,
+    store::StateCommitment,
+    timeline::Timeline,
+};
+use seawall_ledger::Compartment;
+use seawall_replay::{
+    Replay, assign_feeds,
+    behaviour::{Behaviour, BehaviourSpec, HealthView, Intent},
+};
+use seawall_types::{
+    AccountId, Action, Atoms, ChainId, Digest, Domain, Height, Nonce, PriceState, Recipient, Signature,
+    SignedAction,
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Chain id of development networks.
+pub const CHAIN: ChainId = ChainId(0x5ea_da11);
+/// Blocks for which an owner's action stays valid.
+const ACTION_LIFETIME_BLOCKS: u64 = 16;
+/// How often owners look at their accounts: each time a share of them, everybody once a second.
+const OWNER_TICK: Duration = Duration::from_millis(100);
+const OWNER_SHARES: u64 = 10;
+/// Messages from validators that wait for the follower. At the limit validators wait for it.
+const MAX_REPORTS: usize = 4_096;
+/// How long validators may take to reach the last height once the replay is over.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// Equity over maintenance margin, in parts per million, below which an account counts as at risk.
+const AT_RISK_PPM: u32 = 1_500_000;
+
+/// What a devnet is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Validators.
+    pub validators: usize,
+    /// Accounts with a position.
+    pub accounts: usize,
+    /// Seed of keys, book and owners.
+    pub seed: u64,
+    /// Milliseconds of replayed time a millisecond of wall time.
+    pub speed: u32,
+    /// Where validators keep their files. Must not exist, or be an earlier devnet's of the same genesis.
+    pub data: PathBuf,
+    /// Wall time between blocks, at least.
+    pub interval: Duration,
+    /// Go on after the replay, until stopped.
+    pub keep: bool,
+    /// Which validators are killed when, counted from the start.
+    pub kills: Vec<(usize, Duration)>,
+    /// Which are started again when.
+    pub restarts: Vec<(usize, Duration)>,
+    /// Run the full-scan reference afterwards.
+    pub check_reference: bool,
+}
+
+/// What the display shows.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Share of the replay that has passed, in thousandths.
+    pub progress_permille: u64,
+    /// Replayed time, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// Height.
+    pub height: u64,
+    /// Blocks a second, over the last second.
+    pub blocks_per_s: f64,
+    /// Finality percentiles, milliseconds on the wall.
+    pub finality_ms: (f64, f64),
+    /// Symbol, price in dollars, state.
+    pub markets: Vec<(String, f64, PriceState)>,
+    /// Accounts below one and a half times maintenance.
+    pub at_risk: u64,
+    /// Accounts liquidated so far.
+    pub liquidated: u64,
+    /// Legs taken over by backstops.
+    pub backstop: u64,
+    /// Insurance fund, dollars.
+    pub insurance_usd: f64,
+    /// Positions deleveraged.
+    pub adl: u64,
+    /// Deficits, dollars.
+    pub bad_debt_usd: f64,
+    /// Whether every atom is accounted for.
+    pub conserved: bool,
+    /// Which validators run.
+    pub running: Vec<bool>,
+    /// Top-ups and withdrawals so far.
+    pub owners: (u64, u64),
+}
+
+/// Told how a devnet goes.
+pub trait Display {
+    /// Something happened, once.
+    fn note(&mut self, text: &str);
+    /// How it stands, about every 200 ms.
+    fn update(&mut self, snapshot: &Snapshot);
+}
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// Delays in blocks.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Delays {
+    /// Median.
+    pub p50: u64,
+    /// Longest.
+    pub max: u64,
+}
+
+/// A market at the end.
+#[derive(Clone, Debug, Serialize)]
+pub struct MarketReport {
+    /// Symbol.
+    pub symbol: String,
+    /// Seconds of replayed time in which its price was not Fresh.
+    pub non_fresh_seconds: f64,
+    /// Share of the replay in which it was.
+    pub fresh_share: f64,
+    /// State at the end.
+    pub state: &'static str,
+    /// Last price, dollars.
+    pub price_usd: f64,
+}
+
+/// What a run ended with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Seed.
+    pub seed: u64,
+    /// Replay.
+    pub replay: String,
+    /// Validators.
+    pub validators: usize,
+    /// Accounts of the opening book.
+    pub accounts: usize,
+    /// Markets.
+    pub markets: Vec<MarketReport>,
+    /// What is not real data.
+    pub synthetic: [&'static str; 2],
+    /// Final blocks.
+    pub blocks: u64,
+    /// Replayed time.
+    pub replayed_minutes: u64,
+    /// Wall time from the start of a proposal to its finalisation at its proposer.
+    pub finality_ms: Percentiles,
+    /// Compartments worked on by the liquidation ladder.
+    pub liquidations: u64,
+    /// Accounts liquidated at least once.
+    pub accounts_liquidated: u64,
+    /// First ladder step less first breach at a fresh price.
+    pub liquidation_delay_blocks: Delays,
+    /// Blocks whose liquidation budget did not suffice.
+    pub budget_hits: u64,
+    /// Top-ups.
+    pub top_ups: u64,
+    /// Withdrawals.
+    pub withdrawals: u64,
+    /// Transfers.
+    pub transfers: u64,
+    /// Legs taken over by backstops.
+    pub backstop_takeovers: u64,
+    /// Deficits found.
+    pub bad_debt_atoms: i128,
+    /// Deficits charged to deleveraged positions or left to nobody.
+    pub socialised_atoms: i128,
+    /// Insurance fund at the end.
+    pub insurance_fund_atoms: i128,
+    /// Positions deleveraged.
+    pub adl_events: u64,
+    /// Seconds in which any market was not Fresh, summed over markets.
+    pub non_fresh_seconds: f64,
+    /// Largest shortfall left waiting after a block.
+    pub unliquidated_breach_atoms_max: i128,
+    /// Legs liquidated without a fresh price.
+    pub stale_price_liquidations: u64,
+    /// Whether every atom is accounted for.
+    pub conserved: bool,
+    /// Heights with two final blocks.
+    pub forks: u64,
+    /// State root of the last block.
+    pub state_root: String,
+    /// Height of the last block.
+    pub height: u64,
+    /// Whether the full-scan reference agreed; absent if it was not asked.
+    pub reference_agrees: Option<bool>,
+    /// Wall time of the run.
+    pub wall_s: f64,
+    /// Largest resident memory of the processes.
+    pub peak_rss_mb: u64,
+    /// Invariants that broke; empty in a good run.
+    pub broken: Vec<String>,
+}
+
+/// What validators tell the devnet.
+enum Told {
+    Final(usize, Box<Block>),
+    Finality(Duration),
+    Ready(usize, Box<Running>),
+    Ended(usize, Result<()>),
+}
+
+struct Reporter {
+    index: usize,
+    sender: mpsc::SyncSender<Told>,
+}
+
+impl Monitor for Reporter {
+    fn finalized(&self, block: &Block, _: Digest, _: &Step) {
+        // A closed channel means that the devnet is over.
+        let _ = self.sender.send(Told::Final(self.index, Box::new(block.clone())));
+    }
+}
+
+struct Node {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+    running: Option<Box<Running>>,
+}
+
+impl Node {
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        self.running = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Network {
+    scenario: Scenario,
+    genesis: Arc<seawall_chain::genesis::Genesis>,
+    commitment: StateCommitment,
+    replay: Arc<Replay>,
+    feeds: Vec<Vec<usize>>,
+    addresses: Vec<(PublicKey, SocketAddr)>,
+    timeline: Timeline,
+    options: Options,
+    sender: mpsc::SyncSender<Told>,
+    nodes: Vec<Node>,
+}
+
+impl Network {
+    fn start(&mut self, index: usize) -> Result<()> {
+        let (identity, share) = self.scenario.dealt.members[index].clone();
+        let source =
+            ReplaySource::new(self.replay.clone(), self.feeds[index].clone(), &self.scenario.sources)
+                .map_err(|error| anyhow!("price sources of validator {index}: {error}"))?;
+        let finality = self.sender.clone();
+        let options = NodeOptions {
+            genesis: self.genesis.clone(),
+            commitment: self.commitment,
+            identity,
+            share,
+            listen: self.addresses[index].1,
+            peers: self.addresses.clone(),
+            directory: self.options.data.join(format!("validator-{index}")),
+            source: Arc::new(source),
+            timeline: self.timeline,
+            policy: BuildPolicy { interval: self.options.interval, ..BuildPolicy::default() },
+            monitor: Arc::new(Reporter { index, sender: self.sender.clone() }),
+            probe: Arc::new(move |elapsed| {
+                let _ = finality.try_send(Told::Finality(elapsed));
+            }),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (ready, ended) = (self.sender.clone(), self.sender.clone());
+        let thread = thread::Builder::new().name(format!("validator-{index}")).spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| {
+                process::run(options, stopped, move |running| {
+                    let _ = ready.send(Told::Ready(index, Box::new(running)));
+                })
+            });
+            let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                    .unwrap_or_default();
+                Err(anyhow!("validator {index} panicked: {text}"))
+            });
+            let _ = ended.try_send(Told::Ended(index, result));
+        })?;
+        self.nodes[index] = Node { stop: Some(stop), thread: Some(thread), running: None };
+        Ok(())
+    }
+}
+
+/// Account owners: look at their accounts, sign what they decide, submit it.
+struct Owners {
+    behaviour: Behaviour,
+    seed: u64,
+    users: usize,
+    share: u64,
+    nonce: u64,
+    keys: BTreeMap<AccountId, Identity>,
+    steps_done: Vec<u64>,
+}
+
+impl Owners {
+    fn new(users: usize, seed: u64) -> Self {
+        let spec = BehaviourSpec { seed, ..BehaviourSpec::default() };
+        Self {
+            behaviour: Behaviour::new(spec, users),
+            seed,
+            users,
+            share: 0,
+            nonce: 0,
+            keys: BTreeMap::new(),
+            steps_done: vec![0; users],
+        }
+    }
+
+    fn sign(&mut self, account: AccountId, height: Height, action: Action) -> SignedAction {
+        self.nonce += 1;
+        let key = self.keys.entry(account).or_insert_with(|| account_key(account, self.seed));
+        let mut signed = SignedAction {
+            chain: CHAIN,
+            account,
+            nonce: Nonce(self.nonce),
+            expiry: Height(height.get() + ACTION_LIFETIME_BLOCKS),
+            action,
+            signature: Signature::default(),
+        };
+        signed.signature = key.sign(Domain::Action, CHAIN, &signed.message());
+        signed
+    }
+
+    /// One share of the owners looks; `step` counts replayed seconds.
+    fn look(&mut self, follower: &Follower, step: u64) -> Vec<SignedAction> {
+        let ledger = &follower.world().ledger;
+        let height = ledger.globals().height;
+        let mut wanted = Vec::new();
+        let first = self.share;
+        self.share = (self.share + 1) % OWNER_SHARES;
+        for user in (first as usize..self.users).step_by(OWNER_SHARES as usize) {
+            let id = AccountId(user as u64 + 1);
+            let Some(account) = ledger.account(id) else { continue };
+            let Some(cross) = ledger.health(id) else { continue };
+            let isolated = account
+                .positions
+                .iter()
+                .filter(|position| position.mode == seawall_types::MarginMode::Isolated)
+                .filter_map(|position| {
+                    let health = ledger.health_of(id, Compartment::Isolated(position.market))?;
+                    Some((position.market, health))
+                })
+                .min_by_key(|(_, health)| health.equity.get() - health.maintenance.get());
+            // Owners look at their weakest part; what leaves or arrives is cross collateral.
+            let (market, health) = match isolated {
+                Some((market, health)) if cross.maintenance.get() == 0 => (Some(market), health),
+                _ => (None, cross),
+            };
+            let view = HealthView {
+                equity: health.equity.get(),
+                maintenance: health.maintenance.get(),
+                withdrawable: cross.withdrawable.get(),
+            };
+            let from = self.steps_done[user].max(step.saturating_sub(120));
+            self.steps_done[user] = step;
+            let intent = (from..step).find_map(|step| self.behaviour.decide(user, step, view));
+            match intent {
+                None => {}
+                Some(Intent::TopUp(amount)) => {
+                    wanted.push((ISSUER, Action::Deposit { to: id, amount: Atoms(amount) }));
+                    if let Some(market) = market {
+                        wanted.push((id, Action::TopUpIsolated { market, amount: Atoms(amount) }));
+                    }
+                }
+                Some(Intent::Withdraw(amount)) => wanted.push((
+                    id,
+                    Action::Withdraw { amount: Atoms(amount), recipient: Recipient(account.owner.0) },
+                )),
+                Some(Intent::Transfer(to, amount)) => {
+                    wanted
+                        .push((id, Action::Transfer { to: AccountId(to as u64 + 1), amount: Atoms(amount) }));
+                }
+            }
+        }
+        wanted.into_iter().map(|(account, action)| self.sign(account, height, action)).collect()
+    }
+}
+
+/// Finds free loopback ports.
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
+}
+
+/// Largest resident memory of this process so far, in MiB.
+pub fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib / 1024)
+}
+
+/// Runs a devnet to the end of its replay.
+///
+/// # Errors
+/// If it cannot start, or a final block does not execute. Broken invariants are in the report.
+#[allow(clippy::too_many_lines)]
+pub fn run(
+    replay: Replay,
+    options: Options,
+    display: &mut dyn Display,
+    interrupted: &AtomicBool,
+) -> Result<Report> {
+    let begun = Instant::now();
+    let leader_turn_ms = u64::try_from(options.interval.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(u64::from(options.speed));
+    display.note(&format!(
+        "drawing a book of {} accounts over {} markets (seed {}); prices are real, book and owners are synthetic",
+        options.accounts,
+        replay.markets.len(),
+        options.seed
+    ));
+    let spec = Spec {
+        chain: CHAIN,
+        validators: options.validators,
+        accounts: options.accounts,
+        seed: options.seed,
+        leader_turn_ms,
+    };
+    let scenario = scenario::build(&replay, &spec)?;
+    for (index, _) in options.kills.iter().chain(&options.restarts) {
+        if *index >= options.validators {
+            bail!("there is no validator {index}; they are numbered from 0 to {}", options.validators - 1);
+        }
+    }
+    let genesis = Arc::new(scenario.genesis.clone());
+    display.note("hashing the genesis state");
+    let commitment = process::commitment(&genesis, &options.data.join("genesis-state"))?;
+    let mut follower = Follower::new(&genesis, &commitment, options.check_reference)?;
+
+    let addresses = free_addresses(options.validators)?;
+    let addresses: Vec<_> =
+        scenario.dealt.members.iter().map(|(identity, _)| identity.public()).zip(addresses).collect();
+    let feeds = assign_feeds(&replay, options.validators, options.seed);
+    // Validators seed their stores first; the replay begins when they can be expected to run.
+    let warm_up_ms = 1_500 + options.accounts as u64 * options.validators as u64 / 400;
+    let timeline = Timeline {
+        wall_origin_ms: wall_ms() + warm_up_ms,
+        chain_origin_ms: replay.start_ms,
+        speed: options.speed,
+    };
+    let (sender, receiver) = mpsc::sync_channel(MAX_REPORTS);
+    let replay = Arc::new(replay);
+    let users = scenario.users;
+    let mut network = Network {
+        genesis: genesis.clone(),
+        scenario,
+        commitment,
+        replay: replay.clone(),
+        feeds,
+        addresses,
+        timeline,
+        nodes: (0..options.validators).map(|_| Node { stop: None, thread: None, running: None }).collect(),
+        options: options.clone(),
+        sender,
+    };
+    display.note(&format!("starting {} validators", options.validators));
+    for index in 0..options.validators {
+        network.start(index)?;
+    }
+
+    let started = Instant::now();
+    let mut owners = Owners::new(users, options.seed);
+    let mut finality = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
+    let mut broken: Vec<String> = Vec::new();
+    let mut kills = options.kills.clone();
+    let mut restarts = options.restarts.clone();
+    let mut expected: Vec<bool> = vec![true; options.validators];
+    let mut last_update = Instant::now();
+    let mut last_owners = Instant::now();
+    let mut last_heavy = Instant::now() - Duration::from_secs(1);
+    let mut last_blocks = (Instant::now(), 0u64, 0.0f64);
+    let mut at_risk = 0;
+    let mut conserved = true;
+    let mut over: Option<(Instant, Height)> = None;
+    let mut submit_to = 0usize;
+
+    loop {
+        let told = receiver.recv_timeout(Duration::from_millis(20));
+        match told {
+            Ok(Told::Final(index, block)) => follower.report(index, *block)?,
+            Ok(Told::Finality(elapsed)) => {
+                finality.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+            }
+            Ok(Told::Ready(index, running)) => {
+                display.note(&format!("validator {index} runs"));
+                network.nodes[index].running = Some(running);
+            }
+            Ok(Told::Ended(index, result)) => {
+                if expected[index] {
+                    match result {
+                        Ok(()) => broken.push(format!("validator {index} stopped by itself")),
+                        Err(error) => broken.push(format!("validator {index} failed: {error:#}")),
+                    }
+                    break;
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("every validator is gone"),
+        }
+
+        let now = started.elapsed();
+        while let Some(place) = kills.iter().position(|(_, at)| *at <= now) {
+            let (index, _) = kills.swap_remove(place);
+            display.note(&format!("killing validator {index}"));
+            expected[index] = false;
+            // The node's thread may be waiting for room in the channel: it must be drained meanwhile.
+            let mut node = std::mem::replace(
+                &mut network.nodes[index],
+                Node { stop: None, thread: None, running: None },
+            );
+            let stopper = thread::spawn(move || node.stop());
+            while !stopper.is_finished() {
+                if let Ok(Told::Final(index, block)) = receiver.recv_timeout(Duration::from_millis(5)) {
+                    follower.report(index, *block)?;
+                }
+            }
+        }
+        while let Some(place) = restarts.iter().position(|(_, at)| *at <= now) {
+            let (index, _) = restarts.swap_remove(place);
+            if expected[index] {
+                bail!("validator {index} is to be restarted but was not killed");
+            }
+            display.note(&format!("restarting validator {index} from its directory"));
+            expected[index] = true;
+            network.start(index)?;
+        }
+
+        let time_ms = follower.figures().time_ms;
+        let step = time_ms.saturating_sub(replay.start_ms) / 1_000;
+        if last_owners.elapsed() >= OWNER_TICK && over.is_none() && time_ms > replay.start_ms {
+            last_owners = Instant::now();
+            for action in owners.look(&follower, step) {
+                let count = network.nodes.len();
+                let running = (0..count)
+                    .map(|offset| (submit_to + offset) % count)
+                    .find_map(|index| network.nodes[index].running.as_ref().map(|running| (index, running)));
+                if let Some((index, running)) = running {
+                    submit_to = index + 1;
+                    if let Err(error) = running.submitter.submit(action) {
+                        tracing::debug!(%error, "an owner's action was not taken");
+                    }
+                }
+            }
+        }
+
+        if last_heavy.elapsed() >= Duration::from_secs(1) {
+            last_heavy = Instant::now();
+            at_risk = follower.world().ledger.count_at_risk(AT_RISK_PPM);
+            if let Err(error) = follower.world().ledger.audit() {
+                conserved = false;
+                broken.push(format!("conservation: {error}"));
+                break;
+            }
+            let (since, before, _) = last_blocks;
+            let blocks = follower.figures().blocks;
+            let rate = (blocks - before) as f64 / since.elapsed().as_secs_f64().max(0.001);
+            last_blocks = (Instant::now(), blocks, rate);
+        }
+        if last_update.elapsed() >= Duration::from_millis(200) {
+            last_update = Instant::now();
+            display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
+        }
+
+        if interrupted.load(Ordering::Relaxed) {
+            display.note("interrupted");
+            break;
+        }
+        if over.is_none() && time_ms >= replay.end_ms && !options.keep && restarts.is_empty() {
+            let height = follower.world().ledger.globals().height;
+            display.note(&format!(
+                "the replay is over at block {height}; waiting for every validator to reach it"
+            ));
+            over = Some((Instant::now(), height));
+        }
+        if let Some((since, height)) = over {
+            let reached = (0..options.validators)
+                .filter(|index| expected[*index])
+                .all(|index| follower.tip(index).is_some_and(|tip| tip >= height));
+            if reached {
+                break;
+            }
+            if since.elapsed() > CATCH_UP {
+                broken.push(format!("a validator did not reach block {height} within {CATCH_UP:?}"));
+                break;
+            }
+        }
+    }
+
+    display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
+    display.note("stopping validators");
+    expected.fill(false);
+    let nodes = std::mem::take(&mut network.nodes);
+    let stopper = thread::spawn(move || nodes.into_iter().for_each(|mut node| node.stop()));
+    while !stopper.is_finished() {
+        if let Ok(Told::Final(index, block)) = receiver.recv_timeout(Duration::from_millis(5)) {
+            follower.report(index, *block)?;
+        }
+    }
+    while let Ok(told) = receiver.try_recv() {
+        if let Told::Final(index, block) = told {
+            follower.report(index, *block)?;
+        }
+    }
+    let wall_s = begun.elapsed().as_secs_f64();
+    let peak_rss_mb = peak_rss_mb();
+
+    if let Err(error) = follower.world().ledger.audit() {
+        conserved = false;
+        broken.push(format!("conservation: {error}"));
+    }
+    let reference_agrees = if options.check_reference {
+        display.note("running the full-scan reference over the same history");
+        match follower.check_reference(&genesis, &commitment, |_| {}) {
+            Ok(()) => Some(true),
+            Err(error) => {
+                broken.push(format!("reference: {error:#}"));
+                Some(false)
+            }
+        }
+    } else {
+        None
+    };
+    Ok(finish(
+        &follower,
+        &replay,
+        &options,
+        &finality,
+        broken,
+        Ending { conserved, reference_agrees, wall_s, peak_rss_mb },
+    ))
+}
+
+fn snapshot(
+    follower: &Follower,
+    network: &Network,
+    finality: &Histogram<u64>,
+    at_risk: u64,
+    conserved: bool,
+    blocks_per_s: f64,
+) -> Snapshot {
+    let figures = follower.figures();
+    let replay = &network.replay;
+    let length = (replay.end_ms - replay.start_ms).max(1);
+    let ledger = &follower.world().ledger;
+    Snapshot {
+        progress_permille: figures.time_ms.saturating_sub(replay.start_ms).min(length) * 1_000 / length,
+        time_ms: figures.time_ms,
+        height: ledger.globals().height.get(),
+        blocks_per_s,
+        finality_ms: percentiles(finality),
+        markets: prices(follower, replay),
+        at_risk,
+        liquidated: figures.liquidated.len() as u64,
+        backstop: figures.backstop_takeovers,
+        insurance_usd: usd(ledger.globals().insurance.get()),
+        adl: figures.adl_events,
+        bad_debt_usd: usd(figures.bad_debt_atoms),
+        conserved,
+        running: network.nodes.iter().map(|node| node.running.is_some()).collect(),
+        owners: (figures.top_ups, figures.withdrawals),
+    }
+}
+
+fn usd(atoms: i128) -> f64 {
+    atoms as f64 / ATOMS_PER_USD as f64
+}
+
+fn percentiles(finality: &Histogram<u64>) -> (f64, f64) {
+    let ms = |quantile| finality.value_at_quantile(quantile) as f64 / 1_000.0;
+    (ms(0.5), ms(0.99))
+}
+
+fn prices(follower: &Follower, replay: &Replay) -> Vec<(String, f64, PriceState)> {
+    follower
+        .states()
+        .map(|(market, state)| {
+            let listing = &replay.markets[usize::from(market.get())];
+            let tick: f64 = listing.tick_usd.parse().unwrap_or(0.0);
+            let ticks = follower.world().oracle.mark(market).map_or(0, |mark| mark.last_known().0.get());
+            (listing.symbol.clone(), ticks as f64 * tick, state)
+        })
+        .collect()
+}
+
+struct Ending {
+    conserved: bool,
+    reference_agrees: Option<bool>,
+    wall_s: f64,
+    peak_rss_mb: u64,
+}
+
+fn finish(
+    follower: &Follower,
+    replay: &Replay,
+    options: &Options,
+    finality: &Histogram<u64>,
+    mut broken: Vec<String>,
+    ending: Ending,
+) -> Report {
+    let figures = follower.figures();
+    let replayed_ms = (figures.time_ms - replay.start_ms).max(1);
+    let delays = Delays { p50: figures.delay(500_000), max: figures.delay_max() };
+    if follower.forks() > 0 {
+        broken.push(format!("{} heights have two final blocks", follower.forks()));
+    }
+    if figures.stale_price_liquidations > 0 {
+        broken
+            .push(format!("{} legs were liquidated without a fresh price", figures.stale_price_liquidations));
+    }
+    if delays.max > 0 && figures.budget_hits == 0 {
+        broken
+            .push(format!("a liquidation came {} blocks late although the budget was never hit", delays.max));
+    }
+    let (p50, p99) = percentiles(finality);
+    let markets: Vec<MarketReport> = prices(follower, replay)
+        .into_iter()
+        .zip(&figures.non_fresh_ms)
+        .map(|((symbol, price_usd, state), non_fresh_ms)| MarketReport {
+            symbol,
+            non_fresh_seconds: *non_fresh_ms as f64 / 1_000.0,
+            fresh_share: 1.0 - *non_fresh_ms as f64 / replayed_ms as f64,
+            state: state.name(),
+            price_usd,
+        })
+        .collect();
+    let globals = follower.world().ledger.globals();
+    Report {
+        seed: options.seed,
+        replay: replay.name.clone(),
+        validators: options.validators,
+        accounts: options.accounts,
+        synthetic: ["the opening book of positions", "what account owners do"],
+        blocks: figures.blocks,
+        replayed_minutes: follower.replayed_minutes(),
+        finality_ms: Percentiles { p50, p99 },
+        liquidations: figures.liquidations,
+        accounts_liquidated: figures.liquidated.len() as u64,
+        liquidation_delay_blocks: delays,
+        budget_hits: figures.budget_hits,
+        top_ups: figures.top_ups,
+        withdrawals: figures.withdrawals,
+        transfers: figures.transfers,
+        backstop_takeovers: figures.backstop_takeovers,
+        bad_debt_atoms: figures.bad_debt_atoms,
+        socialised_atoms: figures.socialised_atoms,
+        insurance_fund_atoms: globals.insurance.get(),
+        adl_events: figures.adl_events,
+        non_fresh_seconds: markets.iter().map(|market| market.non_fresh_seconds).sum(),
+        markets,
+        unliquidated_breach_atoms_max: figures.unliquidated_breach_atoms_max,
+        stale_price_liquidations: figures.stale_price_liquidations,
+        conserved: ending.conserved,
+        forks: follower.forks(),
+        state_root: follower.state_root().to_string(),
+        height: globals.height.get(),
+        reference_agrees: ending.reference_agrees,
+        wall_s: ending.wall_s,
+        peak_rss_mb: ending.peak_rss_mb,
+        broken,
+    }
+}
+
+/// Writes a report beside others: `ROOT/NAME-SEED/report.json`. Returns the path.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_report(root: &Path, report: &Report) -> Result<PathBuf> {
+    let directory = root.join(format!("{}-{}", report.replay, report.seed));
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let path = directory.join("report.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
