@@ -152,8 +152,8 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            leader: Duration::from_millis(1_500),
-            certification: Duration::from_millis(3_000),
+            leader: Duration::from_millis(3_000),
+            certification: Duration::from_millis(6_000),
             retry: Duration::from_millis(500),
             skip: Duration::from_secs(5),
             fetch: Duration::from_secs(1),

@@ -229,6 +229,11 @@ struct Sweep<'a> {
     pools: Vec<Pool>,
 }
 
+/// Auto-deleveraging in a market spreads over this many of the largest positions of a class, pro rata...
+const ADL_COUNTERPARTIES: usize = 1_024;
+/// ...or over as many more as it takes for them to hold this many times the lots to place.
+const ADL_COVER: i64 = 2;
+
 impl Ledger {
     /// Liquidates what is in breach, within the block's budget.
     ///
@@ -797,16 +802,28 @@ impl Ledger {
         }
         let mut left = lots.abs();
         for class in 0..3 {
-            let weights: Vec<i128> = candidates.iter().map(|(_, open)| i128::from(open[class])).collect();
-            let most: i64 = candidates.iter().map(|(_, open)| open[class]).sum();
+            let mut ranked: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].1[class] > 0).collect();
+            let most: i64 = ranked.iter().map(|&at| candidates[at].1[class]).sum();
             let now = left.min(most);
             if now == 0 {
                 continue;
             }
-            for ((candidate, _), part) in
-                candidates.iter_mut().zip(kernel::apportion(i128::from(now), &weights))
-            {
-                candidate.lots += part as i64;
+            // The largest first, so that a small pool does not touch every account of the other side. The
+            // sort is stable over ascending ids: ties have one order.
+            ranked.sort_by_key(|&at| core::cmp::Reverse(candidates[at].1[class]));
+            let mut covered = 0;
+            let enough = ranked
+                .iter()
+                .position(|&at| {
+                    covered += candidates[at].1[class];
+                    covered >= now.saturating_mul(ADL_COVER)
+                })
+                .map_or(ranked.len(), |at| at + 1);
+            ranked.truncate(enough.max(ADL_COUNTERPARTIES));
+            ranked.sort_unstable();
+            let weights: Vec<i128> = ranked.iter().map(|&at| i128::from(candidates[at].1[class])).collect();
+            for (&at, part) in ranked.iter().zip(kernel::apportion(i128::from(now), &weights)) {
+                candidates[at].0.lots += part as i64;
             }
             left -= now;
         }

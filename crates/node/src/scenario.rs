@@ -110,11 +110,12 @@ fn initial_ppm(tiers: &[TierParams], notional: i128) -> u32 {
 /// # Errors
 /// If the replay cannot carry a book, or a parameter does not hold.
 pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
-    let schedules: Vec<Vec<TierParams>> = replay
+    let majors: Vec<bool> = replay
         .markets
         .iter()
-        .map(|market| tiers(MAJORS.iter().any(|major| market.symbol.starts_with(major))))
+        .map(|market| MAJORS.iter().any(|major| market.symbol.starts_with(major)))
         .collect();
+    let schedules: Vec<Vec<TierParams>> = majors.iter().map(|major| tiers(*major)).collect();
     let book_spec = BookSpec { accounts: spec.accounts, seed: spec.seed, ..BookSpec::default() };
     let book = book::generate(replay, &book_spec, |market, notional| {
         initial_ppm(&schedules[usize::from(market.get())], notional)
@@ -128,11 +129,12 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
     let mut prices = Vec::new();
     for (index, listing) in replay.markets.iter().enumerate() {
         let id = MarketId(u16::try_from(index).context("too many markets")?);
+        let major = majors[index];
         let first = listing.first_price.get();
         let (min_price, max_price) = (PriceTicks((first / 100).max(1)), PriceTicks(first.saturating_mul(20)));
         let open = book.open_interest[index].max(1);
         let per_lot = i128::from(first) * i128::from(listing.atoms_per_tick_lot);
-        let fund = (i128::from(open) * per_lot / 100).max(1);
+        let fund = (i128::from(open) * per_lot / 20).max(1);
         markets.push(MarketParams {
             symbol: listing.symbol.parse().with_context(|| format!("market name {}", listing.symbol))?,
             atoms_per_tick_lot: listing.atoms_per_tick_lot,
@@ -150,8 +152,8 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
             liquidation: LiquidationParams { penalty_ppm: Ppm(5_000) },
             backstop: BackstopParams {
                 initial_fund: Atoms(fund),
-                capacity_lots: Lots((open / 10).max(1)),
-                per_block_lots: Lots((open / 50).max(1)),
+                capacity_lots: Lots((open / 2).max(1)),
+                per_block_lots: Lots((open / 10).max(1)),
             },
         });
         let count = replay.feeds_of(id).count();
@@ -161,8 +163,10 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
             report_max_age_heights: 64.max(2 * spec.validators as u64),
             report_max_age_ms: max_age_ms,
             band_ppm: Ppm(20_000),
-            gate_ppm: Ppm(100_000),
-            min_sources: if count >= 2 { 2 } else { 1 },
+            gate_ppm: Ppm(if major { 100_000 } else { 150_000 }),
+            // With two venues a jump is already confirmed by both when both live; when one is silent, the
+            // other is most of what there is.
+            min_sources: if count >= 3 { 2 } else { 1 },
             stale_after_ms: max_age_ms,
             outage_after_ms: 5 * max_age_ms,
             grace_ms: max_age_ms,
