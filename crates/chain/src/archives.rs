@@ -49,12 +49,18 @@ fn config<C>(prefix: &str, name: &str, page_cache: CacheRef, codec_config: C) ->
     }
 }
 
-/// Every partition that the two archives write.
-pub fn partitions(prefix: &str) -> Vec<String> {
-    [BLOCKS, CERTIFICATES]
-        .iter()
-        .flat_map(|name| ["metadata", "key", "value"].map(|kind| format!("{prefix}-{name}-{kind}")))
-        .collect()
+/// Every partition that the archive of blocks writes.
+pub fn block_partitions(prefix: &str) -> [String; 3] {
+    partitions(prefix, BLOCKS)
+}
+
+/// Every partition that the archive of certificates writes, once there is one.
+pub fn certificate_partitions(prefix: &str) -> [String; 3] {
+    partitions(prefix, CERTIFICATES)
+}
+
+fn partitions(prefix: &str, name: &str) -> [String; 3] {
+    ["metadata", "key", "value"].map(|kind| format!("{prefix}-{name}-{kind}"))
 }
 
 /// Opens the archive of blocks.

@@ -97,11 +97,15 @@ pub fn page_cache() -> CacheRef {
 
 /// Every partition that a store writes.
 pub fn partitions<S: Strategy>(config: &DbConfig<S>) -> Vec<String> {
+    let merkle = &config.merkle_config.journal_partition;
+    let log = &config.journal_config.partition;
     vec![
-        config.merkle_config.journal_partition.clone(),
+        format!("{merkle}-blobs"),
+        format!("{merkle}-metadata"),
         config.merkle_config.metadata_partition.clone(),
-        format!("{}_data", config.journal_config.partition),
-        format!("{}_offsets", config.journal_config.partition),
+        format!("{log}_data"),
+        format!("{log}_offsets-blobs"),
+        format!("{log}_offsets-metadata"),
         config.grafted_metadata_partition.clone(),
     ]
 }
