@@ -301,7 +301,7 @@ impl Records {
         let fault = |what: &str, reason: &dyn std::fmt::Display| {
             ToolError::from(FileError::new(&path, format_args!("{what} of height {height}: {reason}")))
         };
-        let bytes = self.record(Block::max_encode_size(())).map_err(|error| fault("block", &error))?;
+        let bytes = self.record(Block::max_encode_size(&())).map_err(|error| fault("block", &error))?;
         let block = Block::decode(Copying(&bytes)).map_err(|error| fault("block", &error))?;
         let bytes = self.record(MAX_CERTIFICATE_BYTES).map_err(|error| fault("certificate", &error))?;
         if bytes.is_empty() {

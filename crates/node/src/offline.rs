@@ -214,16 +214,19 @@ impl<'a> Chain<'a> {
         if found != expected {
             return Err(ToolError::OtherChain { directory: directory.into(), expected, found });
         }
-        let page_cache = store::page_cache();
-        let state = store::partitions(&store::config(DEFAULT_PREFIX, Sequential, page_cache.clone()));
-        let all = state.into_iter().chain(archives::partitions(DEFAULT_PREFIX));
-        if let Some(partition) = all.into_iter().find(|partition| missing(partition)) {
-            return Err(damaged(directory, format_args!("{partition} is missing")));
-        }
         let processed = archives::processed(context.child("processed"), DEFAULT_PREFIX)
             .await
             .map_err(|error| damaged(directory, fault("the processed height", error)))?
             .unwrap_or(Height(0));
+        let page_cache = store::page_cache();
+        let mut needed = store::partitions(&store::config(DEFAULT_PREFIX, Sequential, page_cache.clone()));
+        needed.extend(archives::block_partitions(DEFAULT_PREFIX));
+        if processed > Height(0) {
+            needed.extend(archives::certificate_partitions(DEFAULT_PREFIX));
+        }
+        if let Some(partition) = needed.into_iter().find(|partition| missing(partition)) {
+            return Err(damaged(directory, format_args!("{partition} is missing")));
+        }
         let blocks = archives::blocks(context.child("blocks"), DEFAULT_PREFIX, page_cache.clone())
             .await
             .map_err(|error| damaged(directory, fault("the archive of blocks", error)))?;
