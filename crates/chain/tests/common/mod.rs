@@ -12,10 +12,14 @@ use commonware_glue::simulate::{
     exit::ExitCondition,
     plan::PlanBuilder,
     processed::ProcessedHeight,
+    team::Team,
     tracker::{FinalizationUpdate, ProgressTracker},
 };
-use commonware_p2p::simulated::{self, Link};
-use commonware_parallel::{Rayon, Sequential, Strategy};
+use commonware_p2p::{
+    Manager as _,
+    simulated::{self, Link, Network},
+};
+use commonware_parallel::{Rayon, Sequential};
 use commonware_runtime::{
     Clock as _, Handle, Quota, Runner as _, Spawner as _, Supervisor as _, deterministic,
 };
@@ -39,7 +43,7 @@ use seawall_ledger::{
 use seawall_oracle::{MarketParams as OracleMarket, OracleEvent, OracleParams};
 use seawall_types::*;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -268,6 +272,8 @@ pub struct Seat {
     pub starts: u32,
     pub errors: Vec<String>,
     pub faults: Vec<String>,
+    /// Lives in which the validator came up.
+    pub up: Vec<u32>,
     last: Option<u64>,
 }
 
@@ -334,6 +340,7 @@ pub struct Validators {
 
 impl Validators {
     pub fn new(fixture: &Fixture, path: Path) -> Self {
+        logs();
         let seats = (0..fixture.genesis.members.len()).map(|_| Arc::default()).collect();
         Self {
             fixture: fixture.clone(),
@@ -351,7 +358,7 @@ type Net = ChannelPair<PublicKey>;
 /// A validator that is ready to start.
 pub struct Ready {
     context: deterministic::Context,
-    config: Box<dyn FnOnce() -> (Config<Sequential>, bool) + Send>,
+    config: Box<dyn FnOnce() -> Config<Rayon> + Send>,
     oracle: simulated::Oracle<PublicKey, deterministic::Context>,
     public: PublicKey,
     channels: Vec<Net>,
@@ -404,7 +411,7 @@ impl EngineDefinition for Validators {
         let recorder = Recorder { seat: seat.clone(), public: public_key.clone(), monitor };
         let threaded = self.threaded.contains(&index);
         let config = move || {
-            let config = Config {
+            Config {
                 genesis,
                 commitment,
                 identity,
@@ -421,10 +428,10 @@ impl EngineDefinition for Validators {
                 monitor: Arc::new(recorder),
                 probe: Arc::new(|_| {}),
                 retained_blocks: None,
-                strategy: Sequential,
+                // One type for both cases: a validator takes minutes to compile.
+                strategy: Rayon::new(if threaded { NZUsize!(3) } else { NZUsize!(1) }).unwrap(),
                 prefix: format!("validator-{index}"),
-            };
-            (config, threaded)
+            }
         };
         let ready = Ready {
             context,
@@ -442,54 +449,17 @@ impl EngineDefinition for Validators {
     fn start(ready: Ready) -> Handle<()> {
         let context = ready.context.child("run");
         context.spawn(move |context| async move {
-            let (config, threaded) = (ready.config)();
+            let config = (ready.config)();
             let Ready { oracle, public, channels, seat, index, traffic, .. } = ready;
-            if threaded {
-                let Config {
-                    genesis,
-                    commitment,
-                    identity,
-                    share,
-                    source,
-                    timeline,
-                    clock_tolerance,
-                    policy,
-                    timeouts,
-                    monitor,
-                    probe,
-                    retained_blocks,
-                    prefix,
-                    ..
-                } = config;
-                let strategy = Rayon::new(NZUsize!(3)).unwrap();
-                let config = Config {
-                    genesis,
-                    commitment,
-                    identity,
-                    share,
-                    source,
-                    timeline,
-                    clock_tolerance,
-                    policy,
-                    timeouts,
-                    monitor,
-                    probe,
-                    retained_blocks,
-                    prefix,
-                    strategy,
-                };
-                run(context, config, oracle, public, channels, seat, index, traffic).await;
-            } else {
-                run(context, config, oracle, public, channels, seat, index, traffic).await;
-            }
+            run(context, config, oracle, public, channels, seat, index, traffic).await;
         })
     }
 }
 
 #[allow(clippy::too_many_arguments)]
-async fn run<S: Strategy>(
+async fn run(
     context: deterministic::Context,
-    config: Config<S>,
+    config: Config<Rayon>,
     oracle: simulated::Oracle<PublicKey, deterministic::Context>,
     public: PublicKey,
     channels: Vec<Net>,
@@ -511,6 +481,8 @@ async fn run<S: Strategy>(
     {
         let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         seat.machine = Some(validator.machine.clone());
+        let life = seat.starts;
+        seat.up.push(life);
     }
     let submitter = validator.submitter.clone();
     let users = async {
@@ -689,6 +661,41 @@ pub fn split(
 
 pub fn scheduled(schedule: Schedule<PublicKey>) -> Crash<PublicKey> {
     Crash::Schedule(schedule)
+}
+
+/// Runs all validators for `time`. Whoever calls cuts the power by returning.
+pub async fn live(context: deterministic::Context, validators: Validators, time: Duration) {
+    let (network, oracle) = Network::<_, PublicKey>::new(
+        context.child("network"),
+        simulated::Config {
+            max_size: validators.max_message_size(),
+            max_peers_per_set: NZUsize!(validators.seats.len()),
+            disconnect_on_block: true,
+            tracked_peer_sets: NZUsize!(1),
+        },
+    );
+    network.start();
+    let keys = validators.participants();
+    oracle.manager().track(0, validators.fixture.genesis.members.clone());
+    let (monitor, mut told) = mpsc::unbounded_channel();
+    let mut team = Team::new(validators, keys);
+    team.start(&context, &oracle, link(), monitor, &BTreeSet::new()).await;
+    let mut tracker = ProgressTracker::default();
+    let end = context.current() + time;
+    commonware_macros::select! {
+        _ = context.sleep_until(end) => {},
+        _ = async {
+            while let Some(update) = told.recv().await {
+                tracker.observe(update).unwrap();
+            }
+        } => {},
+    }
+}
+
+/// Shows what validators log, as far as `RUST_LOG` asks for it.
+pub fn logs() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 /// Every record of a world.

@@ -1,0 +1,860 @@
+//! Execution without consensus: which blocks are valid, how the state walks between forks, how it is stored.
+
+mod common;
+use common::*;
+
+use commonware_consensus::{
+    marshal::ancestry,
+    types::{Epoch, Round, View},
+};
+use commonware_cryptography::{Digested, Digestible as _, sha256};
+use commonware_glue::stateful::{
+    Application as _, Finality,
+    db::{DatabaseSet, Merkleized as _, Shared, Unmerkleized as _},
+};
+use commonware_parallel::Sequential;
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use proptest::{collection::vec, option, prelude::*};
+use seawall_chain::{
+    app::{App, BuildPolicy, NoMonitor, Parts, check_form},
+    block::{Block, Context, body_digest, empty_outcomes_root, from_consensus, to_consensus},
+    machine::{Answer, Executed, Machine, Purpose, Step},
+    mempool::{Mempool, check_signatures},
+    observer::{Config as ObserverConfig, Observer, PriceSource},
+    records::{self as codec, ChainRecord, MAX_RECORD_BYTES, Stored},
+    store::{self, Db, Tag},
+    timeline::Timeline,
+};
+use seawall_ledger::{
+    Account, AccountKind, Event, Exit, Globals, Market, Position, QuarantineReason, Record, RecordKey,
+    params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
+};
+use seawall_oracle::{Head, MarketOracle, ReporterRow};
+use seawall_types::{block::OpsTarget, testing as any_, *};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+struct Silent;
+
+impl PriceSource for Silent {
+    fn report(&self, _: TimeMs) -> Vec<(MarketId, PriceReport)> {
+        Vec::new()
+    }
+}
+
+/// What `author` says for `view`, signed.
+fn said(fixture: &Fixture, author: u16, view: u64, seq: u64, time: u64, ppm: u64) -> Observation {
+    let prices = (0..MARKETS.len())
+        .map(|market| {
+            let price = PriceTicks(MARKETS[market] * ppm / 1_000_000);
+            let report = PriceReport { low: price, high: price, spread: PriceTicks(0), sources: 3 };
+            (MarketId(market as u16), report)
+        })
+        .collect();
+    let said = Observation {
+        chain: CHAIN,
+        epoch: 0,
+        view,
+        seq,
+        time: TimeMs(time),
+        prices,
+        rescues: Vec::new(),
+        outcomes: Vec::new(),
+        health: Health::default(),
+        author: ValidatorId(author),
+        signature: Signature::default(),
+    };
+    sign(fixture, said)
+}
+
+fn sign(fixture: &Fixture, mut said: Observation) -> Observation {
+    let author = usize::from(said.author.get()) % fixture.members.len();
+    said.signature = fixture.members[author].0.sign(Domain::Observation, said.chain, &said.message());
+    said
+}
+
+type Databases = Shared<Db<deterministic::Context, Sequential>>;
+
+async fn databases(context: deterministic::Context, config: store::DbConfig<Sequential>) -> Databases {
+    <Databases as DatabaseSet<deterministic::Context>>::init(context, config, None).await
+}
+
+/// A block of view 1 on genesis, before it is signed.
+#[derive(Clone)]
+struct Draft {
+    view: u64,
+    leader: usize,
+    header: Header,
+    observations: Vec<Observation>,
+    actions: Vec<SignedAction>,
+    forged: bool,
+}
+
+/// Asks a fresh application about blocks on genesis. `change` gets an honest block's parts, with the right
+/// roots for its body; with `reseal` the roots follow what it changed in the body, where that executes.
+fn judge(
+    fixture: &Fixture,
+    actions: Vec<SignedAction>,
+    reseal: bool,
+    change: impl FnOnce(&mut Draft) + Send + 'static,
+) -> bool {
+    let fixture = fixture.clone();
+    deterministic::Runner::seeded(0).start(|context| async move {
+        let genesis = fixture.genesis.block(&fixture.commitment);
+        let parent = from_consensus(genesis.digest());
+        let config = store::config("judge", Sequential, store::page_cache());
+        let world = fixture.genesis.world().unwrap();
+        store::seed(context.child("seed"), config.clone(), world.records()).await.unwrap();
+        let databases: Databases = databases(context.child("db"), config).await;
+
+        let observations =
+            (0..4).map(|author| said(&fixture, author, 1, 1, START + 1_000, 990_000)).collect();
+        let header = Header {
+            version: block::VERSION,
+            chain: CHAIN,
+            epoch: 0,
+            height: Height(1),
+            parent,
+            time: TimeMs(START + 1_000),
+            body: Digest::default(),
+            state_root: Digest::default(),
+            ops: OpsTarget { root: Digest::default(), start: 0, end: 1 },
+            outcomes_root: empty_outcomes_root(),
+            exits_root: Digest::default(),
+        };
+        let mut draft = Draft { view: 1, leader: 1, header, observations, actions, forged: false };
+        let mut change = Some(change);
+        if reseal {
+            (change.take().unwrap())(&mut draft);
+        }
+        let executed = fixture.genesis.world().unwrap().execute(
+            parent,
+            Height(1),
+            None,
+            &draft.observations,
+            draft.actions.clone(),
+            Purpose::Verify,
+        );
+        if let Ok(Executed { step, .. }) = executed {
+            let mut batch = databases.new_batches().await;
+            for (key, value) in step.writes() {
+                batch = batch.write(key, value);
+            }
+            let sealed = batch.merkleize().await.unwrap();
+            draft.header.state_root = Digest(sealed.root().0);
+            draft.header.ops = OpsTarget {
+                root: Digest(sealed.ops_root().0),
+                start: *sealed.sync_boundary(),
+                end: *sealed.bounds().tip.size,
+            };
+            draft.header.exits_root = step.exits_root;
+            draft.header.time = step.time;
+        }
+        if let Some(change) = change {
+            change(&mut draft);
+        }
+
+        let body = Body { observations: draft.observations, actions: draft.actions };
+        draft.header.body = body_digest(&body);
+        let consensus = Context {
+            round: Round::new(Epoch::zero(), View::new(draft.view)),
+            leader: fixture.keys()[draft.leader].clone(),
+            parent: (View::zero(), to_consensus(parent)),
+        };
+        let signer = &fixture.members[if draft.forged { draft.leader ^ 1 } else { draft.leader }].0;
+        let block = Block::sign(consensus.clone(), draft.header, body, signer);
+
+        let committee = fixture.genesis.committee();
+        let (_, observatory) = Observer::new(
+            context.child("observer"),
+            ObserverConfig {
+                committee: committee.clone(),
+                me: ValidatorId(0),
+                identity: fixture.members[0].0.clone(),
+                timeline: Timeline::LIVE,
+                retry: Duration::from_secs(1),
+            },
+            Arc::new(Silent),
+        );
+        let mut app = App::new(Parts {
+            chain: CHAIN,
+            committee,
+            identity: fixture.members[0].0.clone(),
+            genesis: genesis.clone(),
+            oracle: fixture.genesis.oracle.clone(),
+            machine: Machine::empty(),
+            mempool: Mempool::default(),
+            observatory,
+            policy: BuildPolicy::default(),
+            monitor: Arc::new(NoMonitor),
+            strategy: Sequential,
+        });
+        let digested = |block: Block| {
+            let digest: sha256::Digest = block.digest();
+            Digested::precomputed(block, digest)
+        };
+        let ancestry = ancestry::from_iter([digested(block), digested(genesis)]);
+        let batches = databases.new_batches().await;
+        app.process((context.child("process"), consensus), ancestry, batches, Finality::Candidate)
+            .await
+            .is_some()
+    })
+}
+
+fn fixture() -> Fixture {
+    Fixture::new(20, 4, 40)
+}
+
+fn good_actions() -> Vec<SignedAction> {
+    vec![
+        signed(ISSUER, 1, 10, Action::Deposit { to: AccountId(1), amount: Atoms(5) }),
+        signed(ISSUER, 2, 10, Action::Withdraw { amount: Atoms(5), recipient: Recipient([1; 32]) }),
+    ]
+}
+
+#[test]
+fn an_honest_block_is_valid_with_and_without_actions_and_with_a_bare_quorum() {
+    let fixture = fixture();
+    assert!(judge(&fixture, Vec::new(), false, |_| {}));
+    assert!(judge(&fixture, good_actions(), false, |_| {}));
+    assert!(judge(&fixture, good_actions(), true, |draft| {
+        draft.observations.remove(2);
+    }));
+}
+
+#[test]
+fn a_refused_rescue_is_answered_and_a_refused_trade_makes_the_block_invalid() {
+    let fixture = fixture();
+    let rich = Atoms(1_000_000_000_000_000);
+    let rescue = signed(AccountId(1), 1, 10, Action::Transfer { to: AccountId(2), amount: rich });
+    assert!(judge(&fixture, vec![rescue], false, |_| {}));
+    let trade = signed(AccountId(1), 1, 10, Action::Withdraw { amount: rich, recipient: Recipient([1; 32]) });
+    assert!(!judge(&fixture, vec![trade], false, |_| {}));
+}
+
+#[test]
+fn a_block_that_breaks_one_rule_is_invalid() {
+    type Change = fn(&mut Draft);
+    // Whether the roots follow the changed body, so that nothing but the broken rule is wrong.
+    let cases: Vec<(&str, bool, Change)> = vec![
+        ("another chain", false, |draft| draft.header.chain = ChainId(78)),
+        ("another epoch", false, |draft| draft.header.epoch = 1),
+        ("outcomes without a zone", false, |draft| draft.header.outcomes_root = Digest([1; 32])),
+        ("a wrong state root", false, |draft| draft.header.state_root.0[0] ^= 1),
+        ("a wrong root of operations", false, |draft| draft.header.ops.root.0[31] ^= 1),
+        ("a wrong end of operations", false, |draft| draft.header.ops.end += 1),
+        ("a wrong start of operations", false, |draft| draft.header.ops.start += 1),
+        ("a wrong exits root", false, |draft| draft.header.exits_root.0[0] ^= 1),
+        ("time one later", false, |draft| draft.header.time.0 += 1),
+        ("time one earlier", false, |draft| draft.header.time.0 -= 1),
+        ("another validator's signature", false, |draft| draft.forged = true),
+        ("fewer observations than a quorum", true, |draft| draft.observations.truncate(2)),
+        ("no observations", true, |draft| draft.observations.clear()),
+        ("a forged observation", true, |draft| draft.observations[2].signature.0[5] ^= 1),
+        ("an observation that was changed", true, |draft| draft.observations[2].prices.clear()),
+        ("a signature of another observer", true, |draft| {
+            draft.observations[2].signature = draft.observations[1].signature;
+        }),
+        ("an observation of another view", true, |draft| draft.view = 2),
+        ("an action with a bad signature", true, |draft| draft.actions[0].signature.0[0] ^= 1),
+        ("an action that was changed", true, |draft| {
+            draft.actions[0].action = Action::Deposit { to: AccountId(1), amount: Atoms(6) };
+        }),
+        ("an action for another chain", true, |draft| draft.actions[0].chain = ChainId(78)),
+        ("an action of nobody", true, |draft| draft.actions[1].account = AccountId(1 << 40)),
+        ("an action twice", true, |draft| {
+            let twice = draft.actions[0].clone();
+            draft.actions.insert(1, twice);
+        }),
+        ("an expired action", true, |draft| {
+            draft.actions[0] = signed(ISSUER, 1, 0, Action::Deposit { to: AccountId(1), amount: Atoms(5) });
+        }),
+        ("a backstop that signs", true, |draft| {
+            draft.actions[0] =
+                signed(AccountId(41), 1, 10, Action::Transfer { to: AccountId(1), amount: Atoms(1) });
+        }),
+        ("an action left out after sealing", false, |draft| {
+            draft.actions.pop();
+        }),
+        ("an observation left out after sealing", false, |draft| {
+            draft.observations.pop();
+        }),
+    ];
+    let fixture = fixture();
+    let accepted: Vec<_> = cases
+        .into_iter()
+        .filter(|(_, reseal, change)| judge(&fixture, good_actions(), *reseal, *change))
+        .map(|(name, ..)| name)
+        .collect();
+    assert!(accepted.is_empty(), "accepted: {accepted:?}");
+    for (name, broken) in [
+        ("chain", Observation { chain: ChainId(78), ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
+        ("epoch", Observation { epoch: 1, ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
+        ("view", Observation { view: 2, ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
+        ("author", Observation { author: ValidatorId(9), ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
+        (
+            "outcomes",
+            Observation {
+                outcomes: vec![OutcomeRef { zone: 0, height: 1, digest: Digest::default() }],
+                ..said(&fixture, 2, 1, 1, START + 1_000, 990_000)
+            },
+        ),
+    ] {
+        let signed = sign(&fixture, broken);
+        let place = if name == "author" { 3 } else { 2 };
+        assert!(
+            !judge(&fixture, good_actions(), true, move |draft| draft.observations[place] = signed),
+            "a well signed observation with another {name} is accepted"
+        );
+    }
+}
+
+#[test]
+fn observations_are_by_ascending_author_each_at_most_once() {
+    let fixture = fixture();
+    let committee = fixture.genesis.committee();
+    let genesis = fixture.genesis.block(&fixture.commitment);
+    let parent = from_consensus(genesis.digest());
+    let verdict = |authors: &[u16]| {
+        let mut block = genesis.clone();
+        block.context.round = Round::new(Epoch::zero(), View::new(1));
+        block.header.height = Height(1);
+        block.header.parent = parent;
+        let say = |author: &u16| said(&fixture, *author, 1, 1, START + 1_000, 990_000);
+        block.body.observations = authors.iter().map(say).collect();
+        check_form(&committee, &block, Height(0), parent)
+    };
+    for good in [&[0, 1, 2, 3][..], &[0, 1, 3], &[1, 2, 3]] {
+        assert_eq!(verdict(good), Ok(()), "{good:?}");
+    }
+    for bad in [&[1, 0, 2, 3][..], &[0, 1, 3, 2], &[0, 1, 1, 2], &[0, 0, 0, 0], &[0, 1], &[], &[0, 1, 2, 4]] {
+        assert!(verdict(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn an_observation_counts_once_on_a_chain() {
+    let fixture = fixture();
+    let mut world = fixture.genesis.world().unwrap();
+    let observations = |seq, time| -> Vec<_> {
+        (0..4).map(|author| said(&fixture, author, 1, seq, START + time, 990_000)).collect()
+    };
+    let mut execute = |height, observations: &[Observation]| {
+        world
+            .execute(Digest::default(), Height(height), None, observations, Vec::new(), Purpose::Verify)
+            .map(|executed| executed.step.time)
+    };
+    assert_eq!(execute(1, &observations(5, 100)), Ok(TimeMs(START + 100)));
+    assert!(execute(2, &observations(5, 200)).is_err(), "replayed");
+    assert!(execute(2, &observations(4, 200)).is_err(), "older");
+    // Time never stands still or runs back, whatever the clocks say.
+    assert_eq!(execute(2, &observations(6, 50)), Ok(TimeMs(START + 101)));
+}
+
+#[test]
+fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block() {
+    let fixture = fixture();
+    let world = fixture.genesis.world().unwrap();
+    let opened = AccountId(world.ledger.globals().accounts);
+    let newcomer = owner(opened);
+    let open = signed(ISSUER, 1, 99, Action::Open { owner: newcomer.key(), amount: Atoms(50) });
+    let spend = signed(opened, 1, 99, Action::Transfer { to: AccountId(1), amount: Atoms(5) });
+
+    // On one fork the account was opened, so the transfer was pooled. That fork lost.
+    let mempool = Mempool::default();
+    let pool = |action: &SignedAction| {
+        let known = |account| {
+            if account == opened { Some(newcomer.key()) } else { world.ledger.owner(account).copied() }
+        };
+        mempool.insert(action.clone(), check_signatures(CHAIN, action, known).unwrap()).unwrap();
+    };
+    pool(&open);
+    pool(&spend);
+
+    let candidates = mempool.candidates(100, |account| world.ledger.owner(account).copied());
+    assert_eq!(candidates, [open.clone()]);
+    assert!(judge(&fixture, candidates, false, |_| {}), "what a leader takes makes a valid block");
+    assert!(!judge(&fixture, vec![open.clone(), spend.clone()], false, |_| {}), "both at once never do");
+    // If somebody else got the number, the transfer waits in vain; if its signer did, its turn has come.
+    assert_eq!(mempool.candidates(100, |_| Some(owner(AccountId(1)).key())), []);
+    let both = |account| if account == opened { Some(newcomer.key()) } else { Some(owner(ISSUER).key()) };
+    assert_eq!(mempool.candidates(100, both), [open, spend]);
+}
+
+// ---- Walks between forks ----
+
+struct Node {
+    parent: usize,
+    digest: Digest,
+    height: u64,
+    observations: Vec<Observation>,
+    actions: Vec<SignedAction>,
+    time: TimeMs,
+    state: BTreeMap<store::StateKey, store::StateValue>,
+    events: Vec<Event>,
+    answers: Vec<Answer>,
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    /// Execute a block on a known one and name it.
+    Extend { on: usize, salt: u64, price_ppm: u64 },
+    /// Execute and walk away from it without naming it.
+    Abandon { on: usize, salt: u64, price_ppm: u64 },
+    /// Execute again what is known.
+    Again { which: usize },
+    /// Stand somewhere.
+    Go { to: usize },
+    /// Execute something invalid.
+    Fail { on: usize },
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let ppm = 700_000..1_050_000u64;
+    vec(
+        prop_oneof![
+            4 => (any::<usize>(), any::<u64>(), ppm.clone())
+                .prop_map(|(on, salt, price_ppm)| Move::Extend { on, salt, price_ppm }),
+            1 => (any::<usize>(), any::<u64>(), ppm)
+                .prop_map(|(on, salt, price_ppm)| Move::Abandon { on, salt, price_ppm }),
+            1 => any::<usize>().prop_map(|which| Move::Again { which }),
+            3 => any::<usize>().prop_map(|to| Move::Go { to }),
+            1 => any::<usize>().prop_map(|on| Move::Fail { on }),
+        ],
+        1..40,
+    )
+}
+
+/// What block `height` carries, and with it its execution on a world that has seen nothing else.
+fn unsigned(author: u16, height: u64, salt: u64, ppm: u64) -> Observation {
+    let time = START + height * 20_000 + mix(salt ^ u64::from(author)) % 3_000;
+    let prices = (0..MARKETS.len())
+        .map(|market| {
+            let price = PriceTicks(MARKETS[market] * ppm / 1_000_000);
+            let report = PriceReport { low: price, high: price, spread: PriceTicks(0), sources: 3 };
+            (MarketId(market as u16), report)
+        })
+        .collect();
+    Observation {
+        chain: CHAIN,
+        epoch: 0,
+        view: height,
+        seq: height,
+        time: TimeMs(time),
+        prices,
+        rescues: Vec::new(),
+        outcomes: Vec::new(),
+        health: Health::default(),
+        author: ValidatorId(author),
+        signature: Signature::default(),
+    }
+}
+
+fn content(on: &Node, salt: u64, ppm: u64) -> (Vec<Observation>, Vec<SignedAction>) {
+    let height = on.height + 1;
+    let observations = (0..4).map(|author| unsigned(author, height, salt, ppm)).collect();
+    let actions = (0..mix(salt) % 12).map(|which| random_action(salt ^ which << 7, height, 40)).collect();
+    (observations, actions)
+}
+
+fn run_on(
+    machine: &Machine,
+    on: &Node,
+    claimed: Option<TimeMs>,
+    observations: &[Observation],
+    actions: Vec<SignedAction>,
+    purpose: Purpose,
+) -> Executed {
+    machine
+        .execute(on.digest, Height(on.height + 1), claimed, observations, actions, purpose)
+        .expect("every named block can be reached")
+        .unwrap()
+}
+
+/// The state at a node by execution of its ancestors alone.
+fn fresh(
+    fixture: &Fixture,
+    nodes: &[Node],
+    place: usize,
+) -> (BTreeMap<store::StateKey, store::StateValue>, Arc<Step>) {
+    let mut path = vec![place];
+    while *path.last().unwrap() != 0 {
+        path.push(nodes[*path.last().unwrap()].parent);
+    }
+    let mut world = fixture.genesis.world().unwrap();
+    let mut last = None;
+    for node in path.iter().rev().skip(1).map(|place| &nodes[*place]) {
+        let executed = world
+            .execute(
+                nodes[node.parent].digest,
+                Height(node.height),
+                Some(node.time),
+                &node.observations,
+                node.actions.clone(),
+                Purpose::Verify,
+            )
+            .expect("what a leader built is valid");
+        world.ledger.audit().unwrap();
+        last = Some(executed.step);
+    }
+    (records(&world), last.unwrap())
+}
+
+fn walk(fixture: &Fixture, moves: Vec<Move>) {
+    let machine = Machine::empty();
+    let world = fixture.genesis.world().unwrap();
+    let mut nodes = vec![Node {
+        parent: 0,
+        digest: Digest([255; 32]),
+        height: 0,
+        observations: Vec::new(),
+        actions: Vec::new(),
+        time: TimeMs(START),
+        state: records(&world),
+        events: Vec::new(),
+        answers: Vec::new(),
+    }];
+    machine.load(nodes[0].digest, world);
+    for step in moves {
+        match step {
+            Move::Extend { on, salt, price_ppm } => {
+                let on = on % nodes.len();
+                let (observations, actions) = content(&nodes[on], salt, price_ppm);
+                let built = run_on(&machine, &nodes[on], None, &observations, actions, Purpose::Build);
+                assert_eq!(built.step.answers.len(), built.actions.len());
+                let mut digest = Digest::default();
+                digest.0[..8].copy_from_slice(&(nodes.len() as u64).to_be_bytes());
+                if salt % 3 == 0 {
+                    // Others may move the world between an execution and its naming.
+                    assert!(machine.position(nodes[(salt >> 8) as usize % nodes.len()].digest));
+                }
+                machine.adopt(digest, built.step.clone());
+                nodes.push(Node {
+                    parent: on,
+                    digest,
+                    height: nodes[on].height + 1,
+                    observations,
+                    actions: built.actions,
+                    time: built.step.time,
+                    state: BTreeMap::new(),
+                    events: built.step.events().to_vec(),
+                    answers: built.step.answers.clone(),
+                });
+                let place = nodes.len() - 1;
+                let (state, again) = fresh(fixture, &nodes, place);
+                // A leader's left-out actions leave no trace: a verifier sees the same events and writes.
+                assert_eq!(again.events(), built.step.events());
+                assert_eq!(again.answers, built.step.answers);
+                assert_eq!(again.writes(), built.step.writes());
+                nodes[place].state = state;
+            }
+            Move::Abandon { on, salt, price_ppm } => {
+                let on = on % nodes.len();
+                let (observations, actions) = content(&nodes[on], salt, price_ppm);
+                run_on(&machine, &nodes[on], None, &observations, actions, Purpose::Build);
+            }
+            Move::Again { which } => {
+                let which = &nodes[which % nodes.len()];
+                if which.height == 0 {
+                    continue;
+                }
+                let on = &nodes[which.parent];
+                let time = Some(which.time);
+                let actions = which.actions.clone();
+                let again = run_on(&machine, on, time, &which.observations, actions, Purpose::Verify);
+                assert_eq!(again.step.events(), which.events);
+                assert_eq!(again.step.answers, which.answers);
+                machine.adopt(which.digest, again.step);
+            }
+            Move::Go { to } => {
+                let to = &nodes[to % nodes.len()];
+                assert!(machine.read_at(to.digest, records).unwrap() == to.state);
+            }
+            Move::Fail { on } => {
+                let on = &nodes[on % nodes.len()];
+                let (observations, _) = content(on, 1, 1_000_000);
+                let trade =
+                    Action::Withdraw { amount: Atoms(1_000_000_000_000_000), recipient: Recipient([0; 32]) };
+                let good = Action::Deposit { to: AccountId(1), amount: Atoms(1) };
+                let actions = vec![signed(ISSUER, 1, 99, good), signed(AccountId(1), 1, 99, trade)];
+                let height = Height(on.height + 1);
+                let failed =
+                    machine.execute(on.digest, height, None, &observations, actions, Purpose::Verify);
+                assert!(failed.unwrap().is_err());
+                assert!(machine.read_at(on.digest, records).unwrap() == on.state);
+            }
+        }
+    }
+    for node in nodes.iter().rev().chain(&nodes) {
+        assert!(machine.read_at(node.digest, records).unwrap() == node.state, "at height {}", node.height);
+    }
+    // Once a block is final, what descends from it is still there and what does not is gone.
+    let last = nodes.len() - 1;
+    let mut line = vec![last];
+    while *line.last().unwrap() != 0 {
+        line.push(nodes[*line.last().unwrap()].parent);
+    }
+    let settled = line[line.len() / 2];
+    machine.finalize(nodes[settled].digest, Height(nodes[settled].height));
+    for node in &nodes {
+        if let Some(held) = machine.read_at(node.digest, records) {
+            assert!(held == node.state, "at height {} after finality", node.height);
+        }
+    }
+    assert!(machine.read_at(nodes[settled].digest, records).is_some());
+    assert!(machine.read_at(nodes[last].digest, records).is_some());
+}
+
+#[test]
+fn a_walk_between_forks_equals_a_fresh_replay() {
+    let fixture = Fixture::new(21, 4, 40);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&moves(), |moves| {
+            walk(&fixture, moves);
+            Ok(())
+        })
+        .unwrap();
+}
+
+// ---- The stored form ----
+
+fn lots_() -> impl Strategy<Value = Lots> {
+    any_::lots()
+}
+
+fn text() -> impl Strategy<Value = seawall_ledger::params::Symbol> {
+    "[A-Z0-9-]{1,16}".prop_map(|text| text.parse().unwrap())
+}
+
+prop_compose! {
+    fn tier()(up_to in any_::atoms(), initial in any_::ppm(), maintenance in any_::ppm()) -> TierParams {
+        TierParams { up_to_notional: up_to, initial_ppm: initial, maintenance_ppm: maintenance }
+    }
+}
+
+prop_compose! {
+    fn params_()(
+        symbol in text(),
+        per in any::<u32>(),
+        (low, high) in (any_::price(), any_::price()),
+        tiers in vec(tier(), 0..=limits::MAX_TIERS),
+        (taker, maker, cap, band, blind, penalty) in
+            (any_::ppm(), any_::ppm(), any_::ppm(), any_::ppm(), any_::ppm(), any_::ppm()),
+        interval_ms in any::<u64>(),
+        interest_ppm in any::<i32>(),
+        (open, account, capacity, per_block) in (lots_(), lots_(), lots_(), lots_()),
+        isolated_only in any::<bool>(),
+        fund in any_::atoms(),
+    ) -> MarketParams {
+        MarketParams {
+            symbol,
+            atoms_per_tick_lot: per,
+            min_price: low,
+            max_price: high,
+            tiers,
+            taker_fee_ppm: taker,
+            maker_fee_ppm: maker,
+            funding: FundingParams { interval_ms, cap_ppm: cap, interest_ppm },
+            band_ppm: band,
+            blind_range_ppm: blind,
+            open_interest_cap: open,
+            account_cap: account,
+            isolated_only,
+            liquidation: LiquidationParams { penalty_ppm: penalty },
+            backstop: BackstopParams { initial_fund: fund, capacity_lots: capacity, per_block_lots: per_block },
+        }
+    }
+}
+
+prop_compose! {
+    fn market_()(
+        params in params_().boxed(),
+        mark in option::of(any_::mark()),
+        funding_index in any_::funding_index(),
+        funding_pool in any_::atoms(),
+        funding_dust in any::<u64>(),
+        open_interest in lots_(),
+        backstop in any_::account_id(),
+        quarantined in option::of(any_::height()),
+    ) -> Market {
+        let quarantined = quarantined.map(|height| (height, QuarantineReason::UncoveredDeficit));
+        Market { params, mark, funding_index, funding_pool, funding_dust, open_interest, backstop, quarantined }
+    }
+}
+
+prop_compose! {
+    fn position_()(
+        market in any_::market_id(),
+        lots in lots_(),
+        cost in any_::atoms(),
+        funding_entry in any_::funding_index(),
+        mode in any_::margin_mode(),
+        isolated in any_::atoms(),
+        breached in option::of(any_::height()),
+    ) -> Position {
+        Position { market, lots, cost, funding_entry, mode, isolated, breached }
+    }
+}
+
+/// Up to as many as there can be, from a seed: a thousand strategies would not fit a test's stack.
+fn nonces_() -> impl Strategy<Value = Vec<(Height, Nonce)>> {
+    let count = prop_oneof![4 => 0..8usize, 1 => Just(limits::MAX_NONCES_PER_ACCOUNT)];
+    (count, any::<u64>()).prop_map(|(count, salt)| {
+        let draw = |which: usize| mix(salt ^ which as u64);
+        (0..count).map(|which| (Height(draw(which) >> (which % 64)), Nonce(draw(!which)))).collect()
+    })
+}
+
+prop_compose! {
+    fn account_()(
+        owner in any_::key(),
+        kind in prop_oneof![
+            Just(AccountKind::User),
+            Just(AccountKind::Issuer),
+            any_::market_id().prop_map(AccountKind::Backstop),
+        ],
+        (collateral, reserved) in (any_::atoms(), any_::atoms()),
+        positions in vec(position_().boxed(), 0..=limits::MAX_POSITIONS_PER_ACCOUNT),
+        isolated in vec(any_::market_id(), 0..20),
+        nonces in nonces_(),
+        breached in option::of(any_::height()),
+    ) -> Account {
+        Account { owner, kind, collateral, reserved, positions, isolated, nonces, breached }
+    }
+}
+
+prop_compose! {
+    fn globals_()(
+        chain in any_::chain_id(),
+        issuer in any_::account_id(),
+        (liquidation_steps, max_wait_blocks) in (any::<u32>(), any::<u32>()),
+        (height, time) in (any_::height(), any_::time()),
+        (supply, insurance, uncovered) in (any_::atoms(), any_::atoms(), any_::atoms()),
+        (accounts, exits) in (any::<u64>(), any::<u64>()),
+    ) -> Globals {
+        Globals {
+            chain, issuer, liquidation_steps, max_wait_blocks, height, time, supply, insurance, uncovered,
+            accounts, exits,
+        }
+    }
+}
+
+fn time_option() -> impl Strategy<Value = Option<TimeMs>> {
+    option::of(any_::time())
+}
+
+prop_compose! {
+    fn market_oracle()(
+        state in any_::price_state(),
+        (last, disputed) in (option::of(any_::price()), option::of(any_::price())),
+        (updated, updated_height) in (any_::time(), any_::height()),
+        (blind_since, grace_since, reopened) in (time_option(), time_option(), time_option()),
+        must_reopen in any::<bool>(),
+    ) -> MarketOracle {
+        MarketOracle {
+            state, last, updated, updated_height, blind_since, must_reopen, grace_since, disputed, reopened,
+        }
+    }
+}
+
+prop_compose! {
+    fn reporter()(
+        seq in option::of(any::<u64>()),
+        (height, time) in (any_::height(), any_::time()),
+        reports in vec(option::of(any_::price_report()), 0..=limits::MAX_MARKETS),
+    ) -> ReporterRow {
+        ReporterRow { seq, height, time, reports }
+    }
+}
+
+fn stored() -> impl Strategy<Value = Stored> {
+    prop_oneof![
+        globals_().boxed().prop_map(|globals| Stored::Ledger(RecordKey::Globals, Record::Globals(globals))),
+        (any_::market_id(), market_().boxed())
+            .prop_map(|(id, market)| Stored::Ledger(RecordKey::Market(id), Record::Market(market))),
+        (0..1u64 << 56, account_().boxed()).prop_map(|(id, account)| Stored::Ledger(
+            RecordKey::Account(AccountId(id)),
+            Record::Account(account)
+        )),
+        (0..1u64 << 56, any_::account_id(), any_::recipient(), any_::atoms(), any_::height()).prop_map(
+            |(index, account, recipient, amount, height)| Stored::Ledger(
+                RecordKey::Exit(index),
+                Record::Exit(Exit { account, recipient, amount, height })
+            )
+        ),
+        (any_::market_id(), market_oracle().boxed())
+            .prop_map(|(id, market)| Stored::MarketOracle(id, market)),
+        (any::<u16>(), reporter().boxed()).prop_map(|(id, row)| Stored::Reporter(id, row)),
+        (any_::digest(), any_::height(), any_::time(), any_::time()).prop_map(
+            |(exits_root, height, time, running_since)| Stored::Chain(ChainRecord {
+                exits_root,
+                oracle: Head { height, time, running_since }
+            })
+        ),
+    ]
+}
+
+fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
+    match stored {
+        Stored::Ledger(key, record) => {
+            let (tag, index) = match *key {
+                RecordKey::Globals => (Tag::Globals, 0),
+                RecordKey::Market(id) => (Tag::Market, u64::from(id.get())),
+                RecordKey::Account(id) => (Tag::Account, id.get()),
+                RecordKey::Exit(index) => (Tag::Exit, index),
+            };
+            assert_eq!(codec::ledger_key(*key), store::key(tag, index));
+            (tag, index, codec::encode_ledger(record))
+        }
+        Stored::MarketOracle(id, market) => {
+            (Tag::MarketOracle, u64::from(id.get()), codec::encode_market_oracle(market))
+        }
+        Stored::Reporter(id, row) => (Tag::Reporter, u64::from(*id), codec::encode_reporter(row)),
+        Stored::Chain(chain) => (Tag::Chain, 0, codec::encode_chain(chain)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_record_reads_back_as_it_was_and_fits(stored in stored()) {
+        let (tag, index, bytes) = encode(&stored);
+        prop_assert!(bytes.len() <= MAX_RECORD_BYTES, "{} bytes", bytes.len());
+        prop_assert_eq!(codec::decode(tag, index, &bytes).unwrap(), stored);
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_or_has_one_encoding(
+        stored in stored(),
+        flips in vec((any::<prop::sample::Index>(), 0..8u8), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (tag, index, bytes) = encode(&stored);
+        let shorter = &bytes[..cut.index(bytes.len())];
+        prop_assert!(codec::decode(tag, index, shorter).is_err(), "a prefix decodes");
+        let mut longer = bytes.clone();
+        longer.push(0);
+        prop_assert!(codec::decode(tag, index, &longer).is_err(), "trailing bytes are ignored");
+        let mut flipped = bytes;
+        for (place, bit) in flips {
+            let place = place.index(flipped.len());
+            flipped[place] ^= 1 << bit;
+        }
+        if let Ok(other) = codec::decode(tag, index, &flipped) {
+            prop_assert_eq!(encode(&other).2, flipped, "two encodings of {:?}", other);
+        }
+    }
+
+    #[test]
+    fn noise_never_panics_the_decoder(tag in 0..7usize, index in any::<u64>(), bytes in vec(any::<u8>(), 0..600)) {
+        let tags = [Tag::Globals, Tag::Market, Tag::Account, Tag::Exit, Tag::MarketOracle, Tag::Reporter, Tag::Chain];
+        if let Ok(stored) = codec::decode(tags[tag], index & ((1 << 56) - 1), &bytes) {
+            prop_assert_eq!(encode(&stored).2, bytes);
+        }
+    }
+}
