@@ -2,6 +2,13 @@
 
 mod common;
 use common::*;
+use commonware_consensus::Viewable as _;
+use commonware_glue::simulate::action::{Action as Act, Schedule};
+use commonware_runtime::deterministic::{self, PartialWriteMode, WriteConfig};
+use commonware_utils::Probability;
+use seawall_ledger::Event;
+use seawall_oracle::OracleEvent;
+use seawall_types::{PriceState, TimeMs};
 
 const ACCOUNTS: u64 = 200;
 
@@ -12,9 +19,286 @@ fn four_honest_validators_agree_through_a_crash_and_liquidate() {
     plan(&validators, 1, 50, 4).build().run().unwrap();
     let chain = check_run(&fixture, &validators.seats);
     assert!(chain.len() >= 50);
+    assert_eq!(chain[0].block.context.view().get(), 1, "the very first view makes a block");
     let moved = chain.iter().filter(|seen| !seen.marks.is_empty()).count();
     assert!(moved > 40, "prices moved in {moved} blocks");
     assert!(liquidations(&chain) > 20, "{} liquidations", liquidations(&chain));
     let actions: usize = chain.iter().map(|seen| seen.answers.len()).sum();
     assert!(actions > 20, "{actions} actions");
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    let fixture = Fixture::new(2, 4, ACCOUNTS);
+    let run = |seed| {
+        let validators = Validators::new(&fixture, Path::crash(2));
+        let result = plan(&validators, seed, 15, 4).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        let roots: Vec<_> = chain.iter().map(|seen| seen.block.header.state_root).collect();
+        (roots, result.state)
+    };
+    let (first, again, other) = (run(7), run(7), run(8));
+    assert!(first.0.len() >= 15);
+    assert_eq!(first, again);
+    assert_ne!(first.0, other.0);
+    assert_ne!(first.1, other.1);
+}
+
+#[test]
+fn a_crashed_validator_catches_up_and_never_contradicts_itself() {
+    for seed in 0..3 {
+        let fixture = Fixture::new(3, 4, ACCOUNTS);
+        let validators = Validators::new(&fixture, Path::crash(3));
+        let keys = fixture.keys();
+        let victim = (seed % 4) as usize;
+        let schedule = Schedule::new()
+            .at(at(1_003 + 37 * seed), Act::Crash(keys[victim].clone()))
+            .at(at(4_000), Act::Restart(keys[victim].clone()))
+            .at(at(5_511), Act::Crash(keys[victim].clone()))
+            .at(at(5_600), Act::Restart(keys[victim].clone()));
+        plan(&validators, seed, 50, 4).crash(scheduled(schedule)).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        assert_eq!(seat(&validators.seats, victim).starts, 3);
+        // `check_run` found no gap, so the victim told of what it missed as well.
+        assert!(seat(&validators.seats, victim).blocks.len() >= 50);
+        assert!(liquidations(&chain) > 0);
+    }
+}
+
+/// Runs the validators from power cut to power cut: what was written and not yet synced is torn.
+#[test]
+fn power_cuts_that_tear_unsynced_writes_lose_nothing_that_was_final() {
+    let fixture = Fixture::new(9, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(9));
+    let half = Probability::new(1, 2).unwrap();
+    let torn = WriteConfig {
+        failure_rate: Probability::new(0, 1).unwrap(),
+        retention_rate: half,
+        mode: PartialWriteMode::Subset,
+    };
+    let config = deterministic::Config::new()
+        .with_seed(9)
+        .with_storage_fault_config(deterministic::FaultConfig::default().write(torn));
+    let mut runner = deterministic::Runner::new(config);
+    let mut heights = Vec::new();
+    for life in 0..5 {
+        let definition = validators.clone();
+        let ((), checkpoint) =
+            runner.start_and_recover(|context| live(context, definition, at(4_300 + 211 * life)));
+        runner = deterministic::Runner::from(checkpoint);
+        heights.push((0..4).map(|index| seat(&validators.seats, index).blocks.len()).max().unwrap());
+    }
+    check_run(&fixture, &validators.seats);
+    assert!(heights.windows(2).filter(|pair| pair[0] < pair[1]).count() >= 3, "{heights:?}");
+    assert!((0..4).all(|index| seat(&validators.seats, index).errors.is_empty()));
+}
+
+#[test]
+fn failing_writes_stop_a_validator_or_are_survived_and_never_yield_a_wrong_answer() {
+    let mut hurt = 0;
+    for seed in 0..4 {
+        let fixture = Fixture::new(10, 4, ACCOUNTS);
+        let validators = Validators::new(&fixture, Path::crash(10));
+        let faults = deterministic::FaultConfig::default()
+            .write(WriteConfig {
+                failure_rate: Probability::new(1, 40).unwrap(),
+                retention_rate: Probability::new(1, 2).unwrap(),
+                mode: PartialWriteMode::Prefix,
+            })
+            .sync(Probability::new(1, 200).unwrap());
+        let mut schedule = Schedule::new()
+            .at(at(2_500), Act::SetStorageFault(faults))
+            .at(at(2_900), Act::SetStorageFault(deterministic::FaultConfig::default()));
+        for (place, key) in (0..).zip(fixture.keys()) {
+            schedule = schedule
+                .at(at(6_000 + 900 * place), Act::Crash(key.clone()))
+                .at(at(6_300 + 900 * place), Act::Restart(key));
+        }
+        plan(&validators, seed, 60, 4).crash(scheduled(schedule)).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        let quiet = chain.windows(2).any(|pair| {
+            pair[1].block.header.time.get() - pair[0].block.header.time.get() > 2_000 * u64::from(SPEED)
+        });
+        hurt += usize::from(quiet);
+    }
+    assert!(hurt > 0, "no fault was ever felt");
+}
+
+#[test]
+fn a_validator_whose_disk_does_not_open_stays_down_and_the_others_go_on() {
+    let fixture = Fixture::new(11, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(11));
+    let victim = fixture.keys()[2].clone();
+    let broken = deterministic::FaultConfig::default().scan(Probability::new(1, 1).unwrap());
+    let schedule = Schedule::new()
+        .at(at(2_500), Act::Crash(victim.clone()))
+        .at(at(2_600), Act::SetStorageFault(broken))
+        .at(at(2_700), Act::Restart(victim.clone()))
+        .at(at(4_500), Act::SetStorageFault(deterministic::FaultConfig::default()))
+        .at(at(4_600), Act::Crash(victim.clone()))
+        .at(at(5_000), Act::Restart(victim));
+    plan(&validators, 11, 50, 4).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    assert_eq!(seat(&validators.seats, 2).up, [1, 3], "it came up on a broken disk");
+    let window = |from: u64, until: u64| {
+        let bound = |wall: u64| START + wall * u64::from(SPEED);
+        let inside = |seen: &&Seen| (bound(from)..bound(until)).contains(&seen.block.header.time.get());
+        chain.iter().filter(inside).count()
+    };
+    assert!(window(2_700, 4_600) >= 3, "{} blocks while it was down", window(2_700, 4_600));
+    assert!(seat(&validators.seats, 2).blocks.len() >= 50, "it caught up");
+}
+
+#[test]
+fn all_validators_crash_at_once_and_go_on() {
+    let fixture = Fixture::new(4, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(4));
+    let mut schedule = Schedule::new();
+    for key in fixture.keys() {
+        schedule = schedule.at(at(1_500), Act::Crash(key));
+    }
+    for key in fixture.keys() {
+        schedule = schedule.at(at(1_600), Act::Restart(key));
+    }
+    plan(&validators, 4, 40, 4).crash(scheduled(schedule)).build().run().unwrap();
+    check_run(&fixture, &validators.seats);
+}
+
+#[test]
+fn two_against_two_halts_without_a_fork_and_resumes() {
+    let fixture = Fixture::new(5, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(5));
+    let keys = fixture.keys();
+    let (cut_at, heal_at) = (2_000, 12_000);
+    let schedule = split(Schedule::new(), cut_at, &keys[..2], &keys[2..]).at(at(heal_at), Act::Heal(link()));
+    plan(&validators, 5, 50, 4).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    let chain_time = |wall: u64| START + wall * u64::from(SPEED);
+    // A block that was under way when the links broke may still carry a quorum's votes.
+    let during = |seen: &&Seen| {
+        let time = seen.block.header.time.get();
+        chain_time(cut_at + 200) < time && time < chain_time(heal_at)
+    };
+    let halted = chain.iter().filter(during).count();
+    assert!(halted <= 1, "{halted} blocks while no quorum could talk");
+    let after = chain.iter().filter(|seen| seen.block.header.time.get() > chain_time(heal_at)).count();
+    assert!(after > 20, "{after} blocks after the links healed");
+}
+
+#[test]
+fn after_eight_hours_down_markets_reopen_and_nothing_is_liquidated_before_the_grace_is_over() {
+    let hours_ms = 8 * 3_600_000;
+    let down_ms = hours_ms / u64::from(SPEED);
+    let fixture = Fixture::new(6, 4, ACCOUNTS);
+    // All of the fall happens while nobody can act.
+    let path = Path { seed: 6, from_ms: 30_000, until_ms: hours_ms, depth_ppm: 250_000 };
+    let validators = Validators::new(&fixture, path);
+    let mut schedule = Schedule::new();
+    for key in fixture.keys() {
+        schedule = schedule.at(at(4_000), Act::Crash(key));
+    }
+    for key in fixture.keys() {
+        schedule = schedule.at(at(4_000 + down_ms), Act::Restart(key));
+    }
+    plan(&validators, 6, 120, 4).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+
+    let first = chain
+        .iter()
+        .position(|seen| seen.oracle_events.iter().any(|event| matches!(event, OracleEvent::Halted { .. })))
+        .expect("the halt is noticed");
+    let before = chain[first - 1].block.header.time.get();
+    let back = chain[first].block.header.time.get();
+    assert!(back - before > hours_ms - 60_000, "{} ms of chain time passed", back - before);
+
+    let mut states = vec![PriceState::Fresh; MARKETS.len()];
+    let mut reopened = vec![None; MARKETS.len()];
+    let mut liquidated = 0;
+    for (place, seen) in chain.iter().enumerate() {
+        let time = seen.block.header.time.get();
+        for (market, mark) in &seen.marks {
+            let market = usize::from(market.get());
+            let (_, state) = mark.last_known();
+            if place >= first && state == PriceState::Reopening && reopened[market].is_none() {
+                reopened[market] = Some(time);
+            }
+            states[market] = state;
+        }
+        if place == first {
+            assert!(
+                states.iter().all(|state| *state != PriceState::Fresh),
+                "{states:?} right after the halt"
+            );
+        }
+        for event in &seen.events {
+            if let Event::Liquidated(leg) = event {
+                let market = usize::from(leg.market.get());
+                assert_eq!(states[market], PriceState::Fresh, "height {}", leg.height);
+                if place >= first {
+                    let since = reopened[market].expect("it reopened first");
+                    assert!(time >= since + GRACE_MS, "liquidated {} ms into the grace", time - since);
+                    liquidated += 1;
+                }
+            }
+        }
+    }
+    assert!(reopened.iter().all(Option::is_some), "{reopened:?}");
+    assert_eq!(states, vec![PriceState::Fresh; MARKETS.len()]);
+    assert!(liquidated > 20, "{liquidated} liquidations once the grace was over");
+}
+
+#[test]
+fn threads_change_nothing_that_is_agreed() {
+    let fixture = Fixture::new(7, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(7));
+    validators.threaded = vec![1, 3];
+    plan(&validators, 7, 40, 4).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    let led = |index: u16| {
+        let key = &fixture.keys()[usize::from(index)];
+        chain.iter().filter(|seen| seen.block.context.leader == *key).count()
+    };
+    assert!((0..4).all(|index| led(index) > 5), "everybody's blocks were everybody's to check");
+}
+
+#[test]
+fn f_liars_change_neither_price_nor_time() {
+    const DAY: i64 = 86_400_000;
+    let lies = [
+        Lie { times: 10, over: 1, clock_ms: 0 },
+        Lie { times: 1, over: 10, clock_ms: 0 },
+        Lie { times: 10, over: 1, clock_ms: DAY },
+        Lie { times: 1, over: 10, clock_ms: -DAY },
+    ];
+    for (seed, lie) in (0..).zip(lies) {
+        let fixture = Fixture::new(8, 4, ACCOUNTS);
+        let mut validators = Validators::new(&fixture, Path::crash(8));
+        validators.lies.insert(seed as usize, lie);
+        plan(&validators, seed, 30, 3).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        let mut carried = 0;
+        for seen in &chain {
+            let (header, body) = (&seen.block.header, &seen.block.body);
+            let honest: Vec<_> =
+                body.observations.iter().filter(|said| u64::from(said.author.get()) != seed).collect();
+            carried += body.observations.len() - honest.len();
+            let low = honest.iter().map(|said| said.time).min().unwrap();
+            let high = honest.iter().map(|said| said.time).max().unwrap();
+            assert!(low <= header.time && header.time <= high, "{lie:?}: {low} {} {high}", header.time);
+            for (market, mark) in &seen.marks {
+                let (price, state) = mark.last_known();
+                assert_eq!(state, PriceState::Fresh, "{lie:?} at {}", header.height);
+                // An honest report is at most REPORT_AGE_MS old where it counts, and at most a leader's turn
+                // newer than the median clock.
+                let fair: Vec<_> = (0..=(REPORT_AGE_MS + 20_000) / 250)
+                    .map(|step| TimeMs(header.time.get() + 20_000 - 250 * step))
+                    .map(|time| validators.path.price(usize::from(market.get()), time))
+                    .collect();
+                let (least, most) = (*fair.iter().min().unwrap(), *fair.iter().max().unwrap());
+                let most = most + most * MAX_SPREAD_PPM / 1_000_000 + 1;
+                assert!(least <= price.get() && price.get() <= most, "{lie:?}: {least} {price} {most}");
+            }
+        }
+        assert!(carried > 5, "{lie:?}: the liar was heard {carried} times");
+    }
 }

@@ -60,6 +60,15 @@ pub const HALT_MS: u64 = 600_000;
 pub const REPORT_AGE_MS: u64 = 60_000;
 pub const ISSUER: AccountId = AccountId(0);
 
+/// Fixed here, so that the oracle's limits and every test's clock fit them whatever production uses.
+pub const TIMEOUTS: Timeouts = Timeouts {
+    leader: Duration::from_millis(1_500),
+    certification: Duration::from_millis(3_000),
+    retry: Duration::from_millis(500),
+    skip: Duration::from_secs(5),
+    fetch: Duration::from_secs(1),
+};
+
 /// A number that looks random and is the same everywhere.
 pub fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -424,7 +433,7 @@ impl EngineDefinition for Validators {
                 },
                 clock_tolerance: Duration::from_millis(500),
                 policy: BuildPolicy::default(),
-                timeouts: Timeouts::default(),
+                timeouts: TIMEOUTS,
                 monitor: Arc::new(recorder),
                 probe: Arc::new(|_| {}),
                 retained_blocks: None,
