@@ -4,7 +4,7 @@ use crate::display::{Plain, Terminal, summary};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use seawall_node::devnet::{self, Display, Options};
+use seawall_devnet::network::{self as devnet, Display, Options};
 use seawall_replay::ClockTime;
 use std::{
     io::IsTerminal as _,
@@ -50,6 +50,9 @@ pub struct Args {
     /// Where validators keep their files. [default: a fresh directory under runs/]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Run each validator as a process of its own.
+    #[arg(long)]
+    processes: bool,
     /// Print one JSON object, last on stdout.
     #[arg(long)]
     json: bool,
@@ -115,6 +118,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         keep: args.keep,
         kills: args.kill,
         restarts: args.restart,
+        processes: if args.processes {
+            Some(std::env::current_exe().context("cannot find this program")?)
+        } else {
+            None
+        },
         check_reference: args.check_reference,
     };
     let mut display: Box<dyn Display> = if std::io::stderr().is_terminal() && !args.json {

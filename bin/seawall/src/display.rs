@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use seawall_node::devnet::{Display, Report, Snapshot};
+use seawall_devnet::network::{Display, Report, Snapshot};
 use seawall_types::PriceState;
 use std::time::{Duration, Instant};
 
@@ -197,7 +197,7 @@ pub fn summary(report: &Report) -> String {
             if market.state == PriceState::Fresh.name() { state } else { state.fg(Color::Yellow) },
         ]);
     }
-    let usd = |atoms: i128| money(atoms as f64 / seawall_node::scenario::ATOMS_PER_USD as f64);
+    let usd = |atoms: i128| money(atoms as f64 / seawall_devnet::scenario::ATOMS_PER_USD as f64);
     let yes = |value: bool| if value { "yes" } else { "NO" };
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);

@@ -2,6 +2,7 @@
 
 mod devnet;
 mod display;
+mod tools;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,6 +21,20 @@ struct Cli {
 enum Command {
     /// Runs a network of validators on this machine through a recorded crash.
     Devnet(devnet::Args),
+    /// Runs one validator.
+    Validator(tools::ValidatorArgs),
+    /// Makes the files of a network: genesis, accounts, keys and configurations.
+    Genesis(tools::GenesisArgs),
+    /// Shows the public part of a file of keys.
+    Keys(tools::KeysArgs),
+    /// Looks into the data directory of a stopped validator: an account, a market, a block.
+    Inspect(tools::InspectArgs),
+    /// Executes a chain again from genesis and compares every root.
+    Verify(tools::VerifyArgs),
+    /// Writes the final blocks of a chain to one file.
+    Export(tools::ExportArgs),
+    /// Verifies an exported chain and builds a data directory from it.
+    Import(tools::ImportArgs),
     /// Recorded crashes.
     #[command(subcommand)]
     Replay(Replay),
@@ -36,6 +51,13 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match Cli::parse().command {
         Command::Devnet(args) => devnet::run(args),
+        Command::Validator(args) => tools::validator(args),
+        Command::Genesis(args) => tools::genesis(args),
+        Command::Keys(args) => tools::keys(args),
+        Command::Inspect(args) => tools::inspect(args),
+        Command::Verify(args) => tools::verify(args),
+        Command::Export(args) => tools::export(args),
+        Command::Import(args) => tools::import(args),
         Command::Replay(Replay::List) => {
             devnet::list_replays();
             Ok(ExitCode::SUCCESS)

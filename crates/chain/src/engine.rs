@@ -155,7 +155,7 @@ impl Default for Timeouts {
             leader: Duration::from_millis(3_000),
             certification: Duration::from_millis(6_000),
             retry: Duration::from_millis(500),
-            skip: Duration::from_secs(5),
+            skip: Duration::from_secs(8),
             fetch: Duration::from_secs(1),
         }
     }

@@ -371,7 +371,7 @@ fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block(
     pool(&spend);
 
     let candidates = mempool.candidates(100, |account| world.ledger.owner(account).copied());
-    assert_eq!(candidates, [open.clone()]);
+    assert_eq!(candidates, std::slice::from_ref(&open));
     assert!(judge(&fixture, candidates, false, |_| {}), "what a leader takes makes a valid block");
     assert!(!judge(&fixture, vec![open.clone(), spend.clone()], false, |_| {}), "both at once never do");
     // If somebody else got the number, the transfer waits in vain; if its signer did, its turn has come.

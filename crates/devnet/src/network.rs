@@ -1,23 +1,32 @@
 //! A whole network on one machine: validators, price feeds, account owners, a follower that checks them.
 
 use crate::{
-    feeds::ReplaySource,
     follower::Follower,
-    process::{self, Options as NodeOptions, Running, wall_ms},
     scenario::{self, ATOMS_PER_USD, ISSUER, Scenario, Spec, account_key},
 };
 use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_utils::channel::oneshot;
 use hdrhistogram::Histogram;
+use seawall_chain::gossip::Submitter;
 use seawall_chain::{
     app::{BuildPolicy, Monitor},
     block::{Block, PublicKey},
     crypto::Identity,
+    engine::Timeouts,
     machine::Step,
     store::StateCommitment,
     timeline::Timeline,
 };
 use seawall_ledger::Compartment;
+use seawall_node::{
+    config_file::{LogConfig, ReplayConfig, ValidatorConfig},
+    feeds::ReplaySource,
+    genesis_file,
+    keys::Keys,
+    process::{self, Options as NodeOptions, wall_ms},
+};
 use seawall_replay::{
     Replay, assign_feeds,
     behaviour::{Behaviour, BehaviourSpec, HealthView, Intent},
@@ -29,8 +38,11 @@ use seawall_types::{
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -75,6 +87,8 @@ pub struct Options {
     pub kills: Vec<(usize, Duration)>,
     /// Which are started again when.
     pub restarts: Vec<(usize, Duration)>,
+    /// Run validators as processes of this program instead of threads.
+    pub processes: Option<PathBuf>,
     /// Run the full-scan reference afterwards.
     pub check_reference: bool,
 }
@@ -228,7 +242,7 @@ pub struct Report {
 enum Told {
     Final(usize, Box<Block>),
     Finality(Duration),
-    Ready(usize, Box<Running>),
+    Ready(usize, Link),
     Ended(usize, Result<()>),
 }
 
@@ -244,22 +258,98 @@ impl Monitor for Reporter {
     }
 }
 
+/// How actions reach a validator.
+enum Link {
+    Thread(Submitter),
+    Process(ChildStdin),
+}
+
+impl Link {
+    fn submit(&mut self, action: SignedAction) {
+        match self {
+            Self::Thread(submitter) => {
+                if let Err(error) = submitter.submit(action) {
+                    tracing::debug!(%error, "an owner's action was not taken");
+                }
+            }
+            Self::Process(input) => {
+                // A process that is gone is noticed by the thread that reads its output.
+                let _ = writeln!(input, "{}", hex(&action.encode())).and_then(|()| input.flush());
+            }
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[derive(Default)]
 struct Node {
     stop: Option<oneshot::Sender<()>>,
+    child: Option<Child>,
     thread: Option<thread::JoinHandle<()>>,
-    running: Option<Box<Running>>,
+    running: Option<Link>,
 }
 
 impl Node {
+    /// Ends the validator at once: a process by a signal that it cannot handle, a thread by dropping its
+    /// runtime. Neither can write anything more.
     fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
         self.running = None;
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
+
+    fn peak_rss_mb(&self) -> u64 {
+        self.child.as_ref().map_or(0, |child| peak_rss_mb(&child.id().to_string()))
+    }
+}
+
+/// Reads what a validator process says until it ends.
+fn read_process(
+    index: usize,
+    output: ChildStdout,
+    input: ChildStdin,
+    sender: &mpsc::SyncSender<Told>,
+) -> Result<()> {
+    let mut input = Some(input);
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        match line.split_once(' ') {
+            Some(("final", text)) => {
+                let bytes = unhex(text).context("a final block is no hex")?;
+                let block = Block::decode(Bytes::from(bytes)).context("a final block does not decode")?;
+                sender.send(Told::Final(index, Box::new(block)))?;
+            }
+            Some(("finality_us", text)) => {
+                let _ = sender.try_send(Told::Finality(Duration::from_micros(text.parse()?)));
+            }
+            None if line == "ready" => {
+                if let Some(input) = input.take() {
+                    sender.send(Told::Ready(index, Link::Process(input)))?;
+                }
+            }
+            _ => bail!("said something unknown: {line}"),
+        }
+    }
+    bail!("its process ended")
 }
 
 struct Network {
@@ -277,6 +367,54 @@ struct Network {
 
 impl Network {
     fn start(&mut self, index: usize) -> Result<()> {
+        match self.options.processes.clone() {
+            Some(program) => self.start_process(index, &program),
+            None => self.start_thread(index),
+        }
+    }
+
+    fn start_process(&mut self, index: usize, program: &Path) -> Result<()> {
+        let (identity, share) = self.scenario.dealt.members[index].clone();
+        let keys = PathBuf::from(format!("keys-{index}.toml"));
+        Keys { identity, share }.write(&self.options.data.join(&keys))?;
+        let config = ValidatorConfig {
+            genesis: PathBuf::from(genesis_file::GENESIS_FILE),
+            keys,
+            data: PathBuf::from(format!("validator-{index}")),
+            listen: self.addresses[index].1,
+            block_interval: self.options.interval,
+            metrics: None,
+            timeline: self.timeline,
+            replay: Some(ReplayConfig {
+                name: self.replay.name.clone(),
+                from_ms: Some(self.replay.start_ms),
+                to_ms: Some(self.replay.end_ms),
+                feeds: self.feeds[index].clone(),
+            }),
+            log: LogConfig::default(),
+            peers: self.addresses.clone(),
+        };
+        let path = self.options.data.join(format!("validator-{index}.toml"));
+        config.write(&path)?;
+        let mut child = Command::new(program)
+            .args(["validator", "--stdio", "--config"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let output = child.stdout.take().context("the child's output is piped")?;
+        let input = child.stdin.take().context("the child's input is piped")?;
+        let sender = self.sender.clone();
+        let thread = thread::Builder::new().name(format!("validator-{index}")).spawn(move || {
+            let result = read_process(index, output, input, &sender);
+            let _ = sender.try_send(Told::Ended(index, result));
+        })?;
+        self.nodes[index] = Node { child: Some(child), thread: Some(thread), ..Node::default() };
+        Ok(())
+    }
+
+    fn start_thread(&mut self, index: usize) -> Result<()> {
         let (identity, share) = self.scenario.dealt.members[index].clone();
         let source =
             ReplaySource::new(self.replay.clone(), self.feeds[index].clone(), &self.scenario.sources)
@@ -302,9 +440,13 @@ impl Network {
         let (ready, ended) = (self.sender.clone(), self.sender.clone());
         let thread = thread::Builder::new().name(format!("validator-{index}")).spawn(move || {
             let run = std::panic::AssertUnwindSafe(|| {
-                process::run(options, stopped, move |running| {
-                    let _ = ready.send(Told::Ready(index, Box::new(running)));
-                })
+                process::run(
+                    options,
+                    stopped,
+                    Box::new(move |submitter| {
+                        let _ = ready.send(Told::Ready(index, Link::Thread(submitter)));
+                    }),
+                )
             });
             let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                 let text = panic
@@ -316,7 +458,7 @@ impl Network {
             });
             let _ = ended.try_send(Told::Ended(index, result));
         })?;
-        self.nodes[index] = Node { stop: Some(stop), thread: Some(thread), running: None };
+        self.nodes[index] = Node { stop: Some(stop), thread: Some(thread), ..Node::default() };
         Ok(())
     }
 }
@@ -330,6 +472,8 @@ struct Owners {
     nonce: u64,
     keys: BTreeMap<AccountId, Identity>,
     steps_done: Vec<u64>,
+    /// By share: what waits for a deposit to arrive.
+    later: Vec<Vec<(AccountId, Action)>>,
 }
 
 impl Owners {
@@ -343,6 +487,7 @@ impl Owners {
             nonce: 0,
             keys: BTreeMap::new(),
             steps_done: vec![0; users],
+            later: vec![Vec::new(); OWNER_SHARES as usize],
         }
     }
 
@@ -365,8 +510,9 @@ impl Owners {
     fn look(&mut self, follower: &Follower, step: u64) -> Vec<SignedAction> {
         let ledger = &follower.world().ledger;
         let height = ledger.globals().height;
-        let mut wanted = Vec::new();
         let first = self.share;
+        let mut wanted = std::mem::take(&mut self.later[first as usize]);
+        let mut later = Vec::new();
         self.share = (self.share + 1) % OWNER_SHARES;
         for user in (first as usize..self.users).step_by(OWNER_SHARES as usize) {
             let id = AccountId(user as u64 + 1);
@@ -399,7 +545,8 @@ impl Owners {
                 Some(Intent::TopUp(amount)) => {
                     wanted.push((ISSUER, Action::Deposit { to: id, amount: Atoms(amount) }));
                     if let Some(market) = market {
-                        wanted.push((id, Action::TopUpIsolated { market, amount: Atoms(amount) }));
+                        // Refused while the deposit is on its way: sent at the owner's next look.
+                        later.push((id, Action::TopUpIsolated { market, amount: Atoms(amount) }));
                     }
                 }
                 Some(Intent::Withdraw(amount)) => wanted.push((
@@ -412,8 +559,15 @@ impl Owners {
                 }
             }
         }
+        self.later[first as usize] = later;
         wanted.into_iter().map(|(account, action)| self.sign(account, height, action)).collect()
     }
+}
+
+/// Chain time that a leader's turn can take: the interval and the timeout of a leader that is dead.
+pub fn leader_turn_ms(interval: Duration, speed: u32) -> u64 {
+    let turn = interval + Timeouts::default().leader;
+    u64::try_from(turn.as_millis()).unwrap_or(u64::MAX).saturating_mul(u64::from(speed))
 }
 
 /// Finds free loopback ports.
@@ -423,9 +577,9 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
     listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }
 
-/// Largest resident memory of this process so far, in MiB.
-pub fn peak_rss_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// Largest resident memory of a process so far, in MiB; `self` is this one.
+pub fn peak_rss_mb(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
@@ -469,7 +623,8 @@ pub fn run(
     }
     let genesis = Arc::new(scenario.genesis.clone());
     display.note("hashing the genesis state");
-    let commitment = process::commitment(&genesis, &options.data.join("genesis-state"))?;
+    let commitment = genesis_file::commitment(&genesis)?;
+    genesis_file::write(&options.data, &genesis, &commitment)?;
     let mut follower = Follower::new(&genesis, &commitment, options.check_reference)?;
 
     let addresses = free_addresses(options.validators)?;
@@ -494,7 +649,7 @@ pub fn run(
         feeds,
         addresses,
         timeline,
-        nodes: (0..options.validators).map(|_| Node { stop: None, thread: None, running: None }).collect(),
+        nodes: (0..options.validators).map(|_| Node::default()).collect(),
         options: options.clone(),
         sender,
     };
@@ -549,10 +704,7 @@ pub fn run(
             display.note(&format!("killing validator {index}"));
             expected[index] = false;
             // The node's thread may be waiting for room in the channel: it must be drained meanwhile.
-            let mut node = std::mem::replace(
-                &mut network.nodes[index],
-                Node { stop: None, thread: None, running: None },
-            );
+            let mut node = std::mem::take(&mut network.nodes[index]);
             let stopper = thread::spawn(move || node.stop());
             while !stopper.is_finished() {
                 if let Ok(Told::Final(index, block)) = receiver.recv_timeout(Duration::from_millis(5)) {
@@ -576,14 +728,14 @@ pub fn run(
             last_owners = Instant::now();
             for action in owners.look(&follower, step) {
                 let count = network.nodes.len();
-                let running = (0..count)
+                let place = (0..count)
                     .map(|offset| (submit_to + offset) % count)
-                    .find_map(|index| network.nodes[index].running.as_ref().map(|running| (index, running)));
-                if let Some((index, running)) = running {
+                    .find(|index| network.nodes[*index].running.is_some());
+                if let Some(index) = place
+                    && let Some(link) = &mut network.nodes[index].running
+                {
                     submit_to = index + 1;
-                    if let Err(error) = running.submitter.submit(action) {
-                        tracing::debug!(%error, "an owner's action was not taken");
-                    }
+                    link.submit(action);
                 }
             }
         }
@@ -633,6 +785,7 @@ pub fn run(
 
     display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
     display.note("stopping validators");
+    let children_mb: u64 = network.nodes.iter().map(Node::peak_rss_mb).sum();
     expected.fill(false);
     let nodes = std::mem::take(&mut network.nodes);
     let stopper = thread::spawn(move || nodes.into_iter().for_each(|mut node| node.stop()));
@@ -647,7 +800,7 @@ pub fn run(
         }
     }
     let wall_s = begun.elapsed().as_secs_f64();
-    let peak_rss_mb = peak_rss_mb();
+    let peak_rss_mb = children_mb + peak_rss_mb("self");
 
     if let Err(error) = follower.world().ledger.audit() {
         conserved = false;

@@ -43,7 +43,7 @@ pub struct Spec {
     pub accounts: usize,
     /// Seed of keys, book and behaviour.
     pub seed: u64,
-    /// Chain time that passes between two leaders' turns, for the oracle's sanity checks.
+    /// Chain time that one leader's turn can take, its timeout included.
     pub leader_turn_ms: u64,
 }
 
@@ -122,7 +122,10 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
     })
     .context("the opening book cannot be drawn")?;
 
-    let max_age_ms = source_age_ms(replay);
+    let source_age_ms = source_age_ms(replay);
+    // One dead leader must never make a market stale: f + 1 turns, each up to a leader's timeout, in chain time.
+    let faults = (spec.validators.max(1) as u64 - 1) / 3;
+    let max_age_ms = source_age_ms.max((faults + 1) * spec.leader_turn_ms);
     let mut markets = Vec::new();
     let mut oracle_markets = Vec::new();
     let mut sources = Vec::new();
@@ -172,7 +175,7 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
             grace_ms: max_age_ms,
             quarantine_after_ms: 60 * max_age_ms,
         });
-        sources.push(SourceParams { max_age_ms, max_ahead_ms: 1_000, min_price, max_price });
+        sources.push(SourceParams { max_age_ms: source_age_ms, max_ahead_ms: 1_000, min_price, max_price });
         prices.push(Some(listing.first_price));
     }
 
@@ -189,7 +192,7 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
     };
     let oracle = OracleParams {
         leader_turn_ms: spec.leader_turn_ms.max(1),
-        halt_after_ms: (10 * max_age_ms).max(spec.leader_turn_ms * 64),
+        halt_after_ms: 10 * max_age_ms,
         markets: oracle_markets,
     };
     let identities = (0..spec.validators as u64)

@@ -802,7 +802,8 @@ impl Ledger {
         }
         let mut left = lots.abs();
         for class in 0..3 {
-            let mut ranked: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].1[class] > 0).collect();
+            let mut ranked: Vec<usize> =
+                (0..candidates.len()).filter(|&at| candidates[at].1[class] > 0).collect();
             let most: i64 = ranked.iter().map(|&at| candidates[at].1[class]).sum();
             let now = left.min(most);
             if now == 0 {

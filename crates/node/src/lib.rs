@@ -2,10 +2,9 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`scenario`] | from a replay to a genesis: market parameters, the book, the committee |
 //! | [`feeds`] | a replay's feeds as a validator's price sources |
-//! | [`devnet`], [`follower`] | a network on one machine, and what checks it |
 //! | [`process`] | a validator on tokio with authenticated TCP |
+//! | [`stdio`] | the same, driven by a parent process |
 //! | [`genesis_file`], [`keys`], [`config_file`] | the files that a validator starts from |
 //! | [`datadir`] | who may use a data directory |
 //! | [`inspect`] | a look into a data directory |
@@ -14,15 +13,13 @@
 
 pub mod config_file;
 pub mod datadir;
-pub mod devnet;
 pub mod export;
 pub mod feeds;
 pub mod files;
-pub mod follower;
 pub mod genesis_file;
 pub mod inspect;
 pub mod keys;
 pub mod offline;
 pub mod process;
-pub mod scenario;
+pub mod stdio;
 pub mod verify;

@@ -1,5 +1,6 @@
 //! A validator on tokio: own thread, own directory, authenticated TCP.
 
+use crate::datadir::DirectoryLock;
 use anyhow::{Context as _, Result, anyhow};
 use commonware_cryptography::{ChaCha20Poly1305, bls12381::primitives::group::Share};
 use commonware_p2p::{Address, AddressableManager as _, authenticated::lookup};
@@ -14,18 +15,16 @@ use seawall_chain::{
     app::{BuildPolicy, Monitor},
     block::PublicKey,
     crypto::Identity,
-    engine::{self, Channel, Timeouts, Validator},
+    engine::{self, Channel, Timeouts},
     gate::FinalityProbe,
     genesis::Genesis,
+    gossip::Submitter,
     observer::PriceSource,
-    store::{self, StateCommitment},
+    store::StateCommitment,
     timeline::Timeline,
 };
 use seawall_types::Domain;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-
-/// A running validator, as the process around it sees it.
-pub type Running = Validator<tokio::Context, Sequential>;
 
 /// What a validator process is told.
 pub struct Options {
@@ -63,10 +62,9 @@ pub struct Options {
 pub fn run(
     options: Options,
     stop: oneshot::Receiver<()>,
-    ready: impl FnOnce(Running) + Send + 'static,
+    ready: Box<dyn FnOnce(Submitter) + Send>,
 ) -> Result<()> {
-    std::fs::create_dir_all(&options.directory)
-        .with_context(|| format!("cannot create {}", options.directory.display()))?;
+    let _lock = DirectoryLock::create(&options.directory)?;
     let runtime =
         tokio::Config::new().with_storage_directory(options.directory.clone()).with_worker_threads(2);
     tokio::Runner::new(runtime).start(|context| async move {
@@ -122,7 +120,7 @@ pub fn run(
         let (handle, validator) =
             engine::start(context.child("validator"), config, oracle.clone(), oracle, channels).await?;
         network.start();
-        ready(validator);
+        ready(validator.submitter);
         commonware_macros::select! {
             _ = stop => { Ok(()) },
             ended = handle => { Err(anyhow!("consensus ended by itself: {ended:?}")) },
@@ -135,19 +133,4 @@ pub fn wall_ms() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// What the genesis state hashes to, computed by seeding a store in `directory`, which is removed again.
-///
-/// # Errors
-/// If the genesis does not build or the directory cannot be written.
-pub fn commitment(genesis: &Genesis, directory: &std::path::Path) -> Result<StateCommitment> {
-    let world = genesis.world()?;
-    let runtime = tokio::Config::new().with_storage_directory(directory.to_path_buf());
-    let found = tokio::Runner::new(runtime).start(|context| async move {
-        let config = store::config("genesis", Sequential, store::page_cache());
-        store::seed(context.child("genesis"), config, world.records()).await
-    })?;
-    std::fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-    Ok(found)
 }

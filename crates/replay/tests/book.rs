@@ -6,7 +6,6 @@ use seawall_replay::{
     catalog, load,
 };
 use seawall_types::{MarketId, limits::MAX_POSITIONS_PER_ACCOUNT};
-use std::time::Instant;
 
 const USD: i128 = 1_000_000;
 
@@ -207,16 +206,4 @@ fn impossible_specs_are_refused() {
         assert!(matches!(generate(&replay, &spec, |_, _| 50_000), Err(BookError::Spec(_))), "{spec:?}");
     }
     assert!(generate(&replay, &ok, |_, _| 50_000).is_ok());
-}
-
-#[test]
-#[ignore = "a measurement: run it in release"]
-fn a_million_accounts_take_less_than_eight_seconds() {
-    let replay = crash();
-    for accounts in [100_000, 1_000_000] {
-        let start = Instant::now();
-        let book = draw(&replay, accounts, 0);
-        println!("{accounts} accounts: {:?}, collateral {}", start.elapsed(), book.total_collateral() / USD);
-        assert!(start.elapsed().as_secs() < 8);
-    }
 }

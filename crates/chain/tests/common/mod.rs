@@ -127,7 +127,7 @@ impl PriceSource for Feed {
             .map(|market| {
                 let fair = self.path.price(market, now);
                 let noise =
-                    mix(self.index ^ now.get() / 500 << 4) % (fair * MAX_SPREAD_PPM / 1_000_000).max(1);
+                    mix(self.index ^ ((now.get() / 500) << 4)) % (fair * MAX_SPREAD_PPM / 1_000_000).max(1);
                 let mut price = fair + noise;
                 if let Some(lie) = self.lie {
                     price = (price * lie.times.max(1) / lie.over.max(1)).max(1);

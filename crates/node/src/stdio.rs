@@ -1,0 +1,149 @@
+//! A validator that a parent process drives: final blocks go out and actions come in as lines of hex.
+//!
+//! | line on standard output | meaning |
+//! | --- | --- |
+//! | `ready` | it runs |
+//! | `final HEX` | an encoded block is final |
+//! | `finality_us N` | a proposal of its own became final so long after its building began |
+//!
+//! A line on standard input is an encoded signed action; what is refused is logged, not answered. The
+//! validator stops when it is interrupted, or with `--stdio` when standard input ends.
+
+use crate::{
+    config_file::ValidatorConfig,
+    feeds::ReplaySource,
+    files::{from_hex, to_hex},
+    genesis_file,
+    keys::Keys,
+    process::{self, Options},
+};
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use commonware_codec::{DecodeExt as _, Encode as _};
+use commonware_utils::channel::oneshot;
+use seawall_chain::{
+    app::{BuildPolicy, Monitor, NoMonitor},
+    block::Block,
+    gossip::Submitter,
+    machine::Step,
+    observer::PriceSource,
+};
+use seawall_oracle::SourceParams;
+use seawall_types::{Digest, MarketId, PriceReport, SignedAction, TimeMs};
+use std::{
+    io::{BufRead as _, Write as _},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+/// Prints final blocks.
+struct Printer;
+
+impl Monitor for Printer {
+    fn finalized(&self, block: &Block, _: Digest, _: &Step) {
+        say(&format!("final {}", to_hex(&block.encode())));
+    }
+}
+
+/// A validator without sources: it sees no price and says so.
+struct NoSource;
+
+impl PriceSource for NoSource {
+    fn report(&self, _: TimeMs) -> Vec<(MarketId, PriceReport)> {
+        Vec::new()
+    }
+}
+
+fn say(line: &str) {
+    // A parent that is gone is noticed on standard input.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Runs the validator of a configuration until it is interrupted.
+///
+/// # Errors
+/// If a file of the configuration is wrong, or the validator cannot start or ends by itself.
+pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result<()> {
+    let (keys, warnings) = Keys::read(&config.keys)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let (genesis, commitment) = genesis_file::read(&config.genesis)?;
+    let source: Arc<dyn PriceSource> = match &config.replay {
+        None => Arc::new(NoSource),
+        Some(replay) => {
+            let params: Vec<SourceParams> = genesis
+                .oracle
+                .markets
+                .iter()
+                .map(|market| SourceParams {
+                    max_age_ms: market.report_max_age_ms,
+                    max_ahead_ms: 1_000,
+                    min_price: market.min_price,
+                    max_price: market.max_price,
+                })
+                .collect();
+            let loaded = seawall_replay::load(&replay.name, None, None)?;
+            let source = ReplaySource::new(Arc::new(loaded), replay.feeds.clone(), &params)
+                .map_err(|error| anyhow!("replay {}: {error}", replay.name))?;
+            Arc::new(source)
+        }
+    };
+    let (stop, stopped) = oneshot::channel();
+    let stop = Arc::new(Mutex::new(Some(stop)));
+    let halt = move || {
+        if let Some(stop) = stop.lock().ok().and_then(|mut stop| stop.take()) {
+            let _ = stop.send(());
+        }
+    };
+    let interrupt = halt.clone();
+    ctrlc::set_handler(interrupt).context("cannot listen for interrupts")?;
+    let monitor: Arc<dyn Monitor> = if stdio { Arc::new(Printer) } else { Arc::new(NoMonitor) };
+    let options = Options {
+        genesis: Arc::new(genesis),
+        commitment,
+        identity: keys.identity,
+        share: keys.share,
+        listen: config.listen,
+        peers: config.peers.clone(),
+        directory: config.data.clone(),
+        source,
+        timeline: config.timeline,
+        policy,
+        monitor,
+        probe: Arc::new(move |elapsed| {
+            if stdio {
+                say(&format!("finality_us {}", elapsed.as_micros()));
+            }
+        }),
+    };
+    let ready: Box<dyn FnOnce(Submitter) + Send> = if stdio {
+        Box::new(move |submitter| {
+            say("ready");
+            thread::spawn(move || {
+                listen(&submitter);
+                halt();
+            });
+        })
+    } else {
+        Box::new(|_| eprintln!("the validator runs; interrupt it to stop"))
+    };
+    process::run(options, stopped, ready)
+}
+
+fn listen(submitter: &Submitter) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        let action =
+            from_hex(line.trim()).ok().and_then(|bytes| SignedAction::decode(Bytes::from(bytes)).ok());
+        match action {
+            Some(action) => {
+                if let Err(error) = submitter.submit(action) {
+                    tracing::debug!(%error, "an action was not taken");
+                }
+            }
+            None => tracing::warn!("a line on standard input is no encoded action"),
+        }
+    }
+}
