@@ -319,6 +319,11 @@ where
         Some(found) => return Err(StartError::OtherChain { expected: own, found }),
         None => {}
     }
+    // Blocks come after the marker: without it they are a damaged directory, not an empty one.
+    let [_, blocks, _] = archives::block_partitions(prefix);
+    if context.scan(&blocks).await.is_ok() {
+        return Err(StoreError::Inconsistent("it holds blocks, but its genesis marker is lost".into()).into());
+    }
     let page_cache = store::page_cache();
     let config = store::config(prefix, strategy, page_cache);
     for partition in store::partitions(&config) {

@@ -203,14 +203,22 @@ impl<'a> Chain<'a> {
         commitment: &'a StateCommitment,
     ) -> Result<Self, ToolError> {
         let missing = |partition: &str| !directory.join(partition).is_dir();
+        let [_, first_blocks, _] = archives::block_partitions(DEFAULT_PREFIX);
+        let unmarked = || {
+            if missing(&first_blocks) {
+                ToolError::NoChain(directory.into())
+            } else {
+                damaged(directory, "it holds blocks, but its genesis marker is lost")
+            }
+        };
         if missing(&engine::marker_partition(DEFAULT_PREFIX)) {
-            return Err(ToolError::NoChain(directory.into()));
+            return Err(unmarked());
         }
         let expected = from_consensus(genesis.block(commitment).digest());
         let found = engine::chain_of(context, DEFAULT_PREFIX)
             .await
             .map_err(|error| damaged(directory, fault("the genesis marker", error)))?
-            .ok_or_else(|| ToolError::NoChain(directory.into()))?;
+            .ok_or_else(unmarked)?;
         if found != expected {
             return Err(ToolError::OtherChain { directory: directory.into(), expected, found });
         }
@@ -291,6 +299,18 @@ impl<'a> Chain<'a> {
             damaged(self.directory, format_args!("the certificate of block {height} cannot be read: {error}"))
         })?;
         Ok((block, certificate))
+    }
+
+    /// A refusal of this directory.
+    pub(crate) fn damaged(&self, what: impl Display) -> ToolError {
+        damaged(self.directory, what)
+    }
+
+    /// Whether a certificate is a quorum's, and under this block.
+    pub(crate) fn certifies(&self, certificate: &Certificate, block: &Block) -> bool {
+        let scheme = self.genesis.committee().verifier();
+        certificate.proposal.payload == block.digest()
+            && certificate.verify(&mut commonware_utils::sys_rng(), &scheme, &Sequential)
     }
 
     /// The state as it is in the store, held against the block that it belongs to.
