@@ -374,6 +374,9 @@ async fn block(chain: &Chain<'_>, height: Height) -> Result<Report, ToolError> {
         )));
     }
     let (block, certificate) = chain.block(height).await?;
+    if certificate.as_ref().is_some_and(|certificate| !chain.certifies(certificate, &block)) {
+        return Err(chain.damaged(format_args!("the certificate of block {height} is not a quorum's")));
+    }
     let header = &block.header;
     let digest = from_consensus(block.digest());
     let bytes = certificate.as_ref().map(commonware_codec::EncodeSize::encode_size);
