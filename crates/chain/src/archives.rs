@@ -7,7 +7,7 @@ use crate::{
 };
 use commonware_codec::varint::UInt;
 use commonware_consensus::simplex::types::Finalization;
-use commonware_cryptography::{certificate::Verifier as _, sha256};
+use commonware_cryptography::sha256;
 use commonware_runtime::{Clock, Metrics, Storage, buffer::paged::CacheRef};
 use commonware_storage::{
     archive::prunable,
@@ -86,8 +86,8 @@ pub async fn certificates<E>(
 where
     E: Storage + Clock + Metrics,
 {
-    let codec = Scheme::certificate_codec_config_unbounded();
-    Certificates::init(context, config(prefix, CERTIFICATES, page_cache, codec))
+    // A threshold certificate has one size: it needs no bounds to be decoded.
+    Certificates::init(context, config(prefix, CERTIFICATES, page_cache, ()))
         .await
         .map_err(StoreError::database)
 }

@@ -122,7 +122,9 @@ where
             Db::<E, S>::init(context.child("state"), config, None).await.map_err(StoreError::database)?;
         let found = store::commitment(&db);
         if found != *commitment {
-            return Err(StartError::Commitment { expected: *commitment, found }.into());
+            return Err(
+                StartError::Commitment { expected: Box::new(*commitment), found: Box::new(found) }.into()
+            );
         }
         let committee = genesis.committee();
         Ok(Self {

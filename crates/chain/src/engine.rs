@@ -210,9 +210,9 @@ pub enum StartError {
     #[error("the genesis state hashes to {found:?}, the genesis file says {expected:?}")]
     Commitment {
         /// As in the file.
-        expected: StateCommitment,
+        expected: Box<StateCommitment>,
         /// As computed.
-        found: StateCommitment,
+        found: Box<StateCommitment>,
     },
     /// The directory belongs to another chain.
     #[error(
@@ -335,7 +335,7 @@ where
     let world = genesis.world()?;
     let found = store::seed(context.child("genesis_state"), config, world.records()).await?;
     if found != *expected {
-        return Err(StartError::Commitment { expected: *expected, found });
+        return Err(StartError::Commitment { expected: Box::new(*expected), found: Box::new(found) });
     }
     marker.put_sync(U64::new(MARKER_KEY), own.0.to_vec()).await.map_err(StoreError::database)?;
     Ok(true)

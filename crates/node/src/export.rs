@@ -16,7 +16,7 @@ use crate::{
 };
 use commonware_codec::{Copying, Decode as _, DecodeExt as _, Encode as _};
 use commonware_consensus::BoundedBlock as _;
-use commonware_cryptography::{Digestible as _, Hasher as _, Sha256, certificate::Verifier as _};
+use commonware_cryptography::{Digestible as _, Hasher as _, Sha256};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Runner as _, Supervisor as _};
 use commonware_storage::archive::Archive as _;
@@ -25,7 +25,6 @@ use seawall_chain::{
     archives::{self, Certificate},
     audit::Auditor,
     block::{Block, from_consensus},
-    committee::Scheme,
     engine::DEFAULT_PREFIX,
     genesis::Genesis,
     store::{self, StateCommitment},
@@ -307,9 +306,9 @@ impl Records {
         if bytes.is_empty() {
             return Ok((block, None));
         }
-        let config = Scheme::certificate_codec_config_unbounded();
-        let certificate = Certificate::decode_cfg(Copying(&bytes), &config)
-            .map_err(|error| fault("certificate", &error))?;
+        // A threshold certificate has one size: it needs no bounds to be decoded.
+        let certificate =
+            Certificate::decode_cfg(Copying(&bytes), &()).map_err(|error| fault("certificate", &error))?;
         Ok((block, Some(certificate)))
     }
 

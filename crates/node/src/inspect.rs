@@ -27,13 +27,16 @@ pub enum Query {
     Block(Height),
 }
 
+/// Title, columns and rows of a table.
+type Titled = (&'static str, Vec<&'static str>, Vec<Vec<String>>);
+
 /// What was found. [`fmt::Display`] draws tables; amounts of atoms are strings in [`Report::json`], since
 /// they do not fit what most readers of JSON take for a number.
 #[derive(Clone, Debug)]
 pub struct Report {
     title: String,
     facts: Vec<(&'static str, String)>,
-    tables: Vec<(&'static str, Vec<&'static str>, Vec<Vec<String>>)>,
+    tables: Vec<Titled>,
     json: Value,
 }
 

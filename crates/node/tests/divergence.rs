@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use commonware_codec::{Copying, Decode as _, DecodeExt as _};
 use commonware_consensus::simplex::types::{Finalization, Finalize};
-use commonware_cryptography::{Digestible as _, certificate::Verifier as _};
+use commonware_cryptography::Digestible as _;
 use commonware_parallel::Sequential;
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use commonware_utils::{non_empty, sys_rng};
@@ -13,7 +13,6 @@ use seawall_chain::{
     archives::Certificate,
     audit::{AuditError, Audited, Auditor},
     block::{Block, body_digest, from_consensus},
-    committee::Scheme,
     crypto::Identity,
 };
 use seawall_node::export::export;
@@ -44,10 +43,9 @@ fn chain() -> Vec<Pair> {
     let chain: Vec<Pair> = (0..last)
         .map(|_| {
             let block = Block::decode(Copying(record())).unwrap();
-            let certificate = Some(record()).filter(|bytes| !bytes.is_empty()).map(|bytes| {
-                let config = Scheme::certificate_codec_config_unbounded();
-                Certificate::decode_cfg(Copying(bytes), &config).unwrap()
-            });
+            let certificate = Some(record())
+                .filter(|bytes| !bytes.is_empty())
+                .map(|bytes| Certificate::decode_cfg(Copying(bytes), &()).unwrap());
             (block, certificate)
         })
         .collect();

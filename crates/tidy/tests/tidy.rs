@@ -12,20 +12,25 @@ use std::{
 use toml::{Table, Value};
 
 /// The floors: a crate may depend on crates of lower floors only, tests included.
-const FLOORS: [(&str, &str, u8); 8] = [
+const FLOORS: [(&str, &str, u8); 9] = [
     ("seawall-types", "crates/types", 0),
     ("seawall-ledger", "crates/ledger", 1),
     ("seawall-oracle", "crates/oracle", 1),
     ("seawall-replay", "crates/replay", 1),
     ("seawall-chain", "crates/chain", 2),
     ("seawall-node", "crates/node", 3),
-    ("seawall", "bin/seawall", 4),
-    ("seawall-tidy", "crates/tidy", 4),
+    ("seawall-devnet", "crates/devnet", 4),
+    ("seawall", "bin/seawall", 5),
+    ("seawall-tidy", "crates/tidy", 5),
 ];
 
 /// Who may name commonware, and which crates of it. `None` is all of them.
-const COMMONWARE: [(&str, Option<&[&str]>); 3] =
-    [("seawall-types", Some(&["commonware-codec"])), ("seawall-chain", None), ("seawall-node", None)];
+const COMMONWARE: [(&str, Option<&[&str]>); 4] = [
+    ("seawall-types", Some(&["commonware-codec"])),
+    ("seawall-chain", None),
+    ("seawall-node", None),
+    ("seawall-devnet", Some(&["commonware-codec", "commonware-cryptography", "commonware-utils"])),
+];
 const COMMONWARE_VERSION: &str = "2026.10.0";
 
 /// Crates whose code decides what a block does: no floats, no maps with an order of their own.
