@@ -12,11 +12,11 @@ use seawall_node::{
     genesis_file,
     keys::Keys,
 };
-use seawall_types::{Atoms, Lots};
+use seawall_types::Atoms;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -160,33 +160,6 @@ fn wrong_accounts_are_refused_with_line_and_reason() {
     fs::write(&written.csv, "").unwrap();
     let error = genesis_file::read(&written.json).err().unwrap().to_string();
     expect(error, &["accounts.csv:1", "the first line must be"]);
-}
-
-/// `cargo test --release -p seawall-node --test files -- --ignored --nocapture`
-#[test]
-#[ignore = "measures; meant for release builds"]
-fn a_hundred_thousand_accounts_read_in_a_second() {
-    for pairs in [50_000, 500_000] {
-        let (mut genesis, _) = genesis(pairs, 4);
-        for market in &mut genesis.ledger.markets {
-            market.open_interest_cap = Lots(1 << 30);
-        }
-        let place = tempfile::tempdir().unwrap();
-        let started = Instant::now();
-        let commitment = genesis_file::commitment(&genesis).unwrap();
-        let committed = started.elapsed();
-        let started = Instant::now();
-        let path = genesis_file::write(place.path(), &genesis, &commitment).unwrap();
-        let wrote = started.elapsed();
-        let started = Instant::now();
-        let (read, _) = genesis_file::read(&path).unwrap();
-        let took = started.elapsed();
-        assert_eq!(read.accounts.len(), genesis.accounts.len());
-        println!(
-            "{} accounts: commitment {committed:?}, write {wrote:?}, read {took:?}",
-            read.accounts.len()
-        );
-    }
 }
 
 #[test]
