@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use seawall_devnet::network::{self as devnet, Display, Options};
+use seawall_node::genesis_file::GENESIS_FILE;
 use seawall_replay::ClockTime;
 use std::{
     io::IsTerminal as _,
@@ -77,6 +78,9 @@ fn event(text: &str) -> Result<(usize, Duration), String> {
     Ok((validator, time))
 }
 
+/// Exit code of a run that was interrupted, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// Runs the devnet and prints what came of it.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.validators == 0 || args.validators > MAX_LOCAL_VALIDATORS {
@@ -101,7 +105,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
             data
         }
     };
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
+    if data.join(GENESIS_FILE).exists() {
+        bail!("{} holds an earlier devnet; name another directory, or remove it", data.display());
+    }
+    for directory in [&data, &root] {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
 
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
@@ -144,6 +154,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         println!("{}", serde_json::to_string(&report)?);
     }
     Ok(match report.broken.last() {
+        None if report.interrupted => {
+            eprintln!("seawall: interrupted before the replay was over");
+            ExitCode::from(INTERRUPTED)
+        }
         None => ExitCode::SUCCESS,
         Some(broken) => {
             if !args.json {

@@ -38,6 +38,17 @@ enum Command {
     /// Recorded crashes.
     #[command(subcommand)]
     Replay(Replay),
+    /// Measures what Seawall costs: margin checks, sweeps, execution, restarts, finality.
+    #[cfg(feature = "bench")]
+    #[command(subcommand)]
+    Bench(seawall_bench::cli::Command),
+    /// Measures what Seawall costs. Not in this build: add `--features bench`.
+    #[cfg(not(feature = "bench"))]
+    Bench {
+        /// What would be measured.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -47,7 +58,9 @@ enum Replay {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    // The resolver reports every orderly stop of its validator as an error.
+    let filter = EnvFilter::try_from_env("SEAWALL_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("error,commonware_resolver::p2p::engine=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match Cli::parse().command {
         Command::Devnet(args) => devnet::run(args),
@@ -62,6 +75,18 @@ fn main() -> ExitCode {
             devnet::list_replays();
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(feature = "bench")]
+        Command::Bench(command) => {
+            let host = seawall_bench::cli::Host { prefix: &["bench"], validates: true };
+            seawall_bench::cli::run(command, host)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(|error| anyhow::anyhow!(error))
+        }
+        #[cfg(not(feature = "bench"))]
+        Command::Bench { arguments } => Err(anyhow::anyhow!(
+            "this build has no benchmarks; run: cargo run --release --features bench -- bench {}",
+            arguments.join(" ")
+        )),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("seawall: {error:#}");

@@ -9,7 +9,7 @@ use seawall_devnet::{
     scenario::{self, Spec},
 };
 use seawall_node::{
-    config_file::{LogConfig, ReplayConfig, ValidatorConfig},
+    config_file::{LogConfig, MAX_INTERVAL_MS, ReplayConfig, ValidatorConfig},
     export, genesis_file,
     inspect::{self, Query},
     keys::Keys,
@@ -66,11 +66,27 @@ pub struct GenesisArgs {
     port: u16,
 }
 
+/// A year, in seconds: a start further away is a mistake.
+const MAX_START_S: u64 = 366 * 86_400;
+
 /// Writes the files of a network.
 pub fn genesis(args: GenesisArgs) -> Result<ExitCode> {
     let replay = seawall_replay::load(&args.replay, args.from, args.to)?;
     if args.out.join(genesis_file::GENESIS_FILE).exists() {
         bail!("{} holds a genesis already", args.out.display());
+    }
+    // Everything that a validator would refuse, before a file is written.
+    if args.speed == 0 {
+        bail!("--speed must be at least 1");
+    }
+    if args.interval_ms > MAX_INTERVAL_MS {
+        bail!("--interval-ms must be at most {MAX_INTERVAL_MS}");
+    }
+    if args.starts_in_s > MAX_START_S {
+        bail!("--starts-in-s must be at most {MAX_START_S}");
+    }
+    if usize::from(u16::MAX - args.port) + 1 < args.validators {
+        bail!("--port {} is too high for {} validators", args.port, args.validators);
     }
     let spec = Spec {
         chain: CHAIN,
@@ -109,12 +125,7 @@ pub fn genesis(args: GenesisArgs) -> Result<ExitCode> {
             block_interval: Duration::from_millis(args.interval_ms),
             metrics: None,
             timeline,
-            replay: Some(ReplayConfig {
-                name: args.replay.clone(),
-                from_ms: Some(replay.start_ms),
-                to_ms: Some(replay.end_ms),
-                feeds: feeds[index].clone(),
-            }),
+            replay: Some(ReplayConfig { name: args.replay.clone(), feeds: feeds[index].clone() }),
             log: LogConfig::default(),
             peers: peers.clone(),
         };

@@ -14,7 +14,7 @@ use crate::{
     block::{Block, PublicKey},
     committee::{Committee, Scheme, elector},
     crypto::Identity,
-    gate::{FinalityProbe, Gate},
+    gate::{ChargedWork, FinalityProbe, Gate},
     genesis::Genesis,
     gossip::{Gossip, Submitter},
     machine::Machine,
@@ -183,10 +183,14 @@ pub struct Config<S> {
     pub timeouts: Timeouts,
     /// Told of final blocks.
     pub monitor: Arc<dyn Monitor>,
-    /// Told of the finality of own proposals.
+    /// Told of finality certificates.
     pub probe: FinalityProbe,
+    /// What a simulation charges for work; nothing in production.
+    pub charged: ChargedWork,
     /// Blocks of history to keep; everything if `None`, so that the chain can be exported and verified.
     pub retained_blocks: Option<usize>,
+    /// Pages of 4 KiB to keep of the own files.
+    pub cache_pages: NonZeroUsize,
     /// How hashing and signature checks use threads. Never changes a result.
     pub strategy: S,
     /// What the names of this validator's files start with: [`DEFAULT_PREFIX`], unless several validators
@@ -200,8 +204,11 @@ pub enum StartError {
     /// The own key is not in the committee.
     #[error("this validator's key is not in the committee of the genesis file")]
     NotMember,
-    /// The share is of another group.
-    #[error("this validator's share does not belong to the group key of the genesis file")]
+    /// The share is of another group, or another member's.
+    #[error(
+        "the key file's share is not this validator's: it is another member's, or of another group than the genesis \
+         file's; use the key file that was made for this validator"
+    )]
     WrongShare,
     /// The genesis does not build.
     #[error("genesis: {0}")]
@@ -375,10 +382,14 @@ where
     let committee = genesis.committee();
     let public = config.identity.public();
     let me = committee.position(&public).ok_or(StartError::NotMember)?;
+    // A share of the same group, but another member's, would make two validators vote as one.
+    if config.share.index.get() != u32::from(me.get()) {
+        return Err(StartError::WrongShare);
+    }
     let scheme = committee.signer(config.share).ok_or(StartError::WrongShare)?;
     prepare(&context, &prefix, &genesis, &config.commitment, config.strategy.clone()).await?;
     let genesis_block = genesis.block(&config.commitment);
-    let page_cache = store::page_cache();
+    let page_cache = store::page_cache_of(config.cache_pages);
 
     let fetch = commonware_utils::NonZeroDuration::new(config.timeouts.fetch)
         .unwrap_or(NZDuration!(Duration::from_secs(1)));
@@ -525,6 +536,7 @@ where
         config.timeline,
         config.timeline.chain_ms(config.clock_tolerance),
         config.probe,
+        config.charged,
     );
     let engine = SimplexEngine::new(
         context.child("simplex"),

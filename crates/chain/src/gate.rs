@@ -33,8 +33,29 @@ use tracing::warn;
 /// Proposals of this validator whose finalisation is still awaited. Older ones are forgotten.
 const MAX_TIMED_PROPOSALS: usize = 256;
 
-/// Told when a proposal of this validator is final: wall time from the start of its building.
-pub type FinalityProbe = Arc<dyn Fn(Duration) + Send + Sync>;
+/// A finality certificate was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Finalized {
+    /// View that it finalises.
+    pub view: u64,
+    /// When, by the runtime's clock.
+    pub at: SystemTime,
+    /// Wall time since this validator began to build the proposal; nothing if it is another's.
+    pub since_proposal: Option<Duration>,
+}
+
+/// Told of every finality certificate that this validator sees.
+pub type FinalityProbe = Arc<dyn Fn(Finalized) + Send + Sync>;
+
+/// Time that a simulation charges where a real machine would have worked: simulated clocks stand still while
+/// code runs. Nothing in production.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChargedWork {
+    /// For building a block.
+    pub build: Duration,
+    /// For checking and executing one.
+    pub verify: Duration,
+}
 
 /// Wraps the consensus automaton: waits for clocks, wakes the observer, times own proposals.
 pub struct Gate<E, D> {
@@ -46,6 +67,7 @@ pub struct Gate<E, D> {
     tolerance_ms: u64,
     proposed: Arc<Mutex<BTreeMap<u64, SystemTime>>>,
     probe: FinalityProbe,
+    charged: ChargedWork,
 }
 
 impl<E, D: Clone> Clone for Gate<E, D> {
@@ -59,6 +81,7 @@ impl<E, D: Clone> Clone for Gate<E, D> {
             tolerance_ms: self.tolerance_ms,
             proposed: self.proposed.clone(),
             probe: self.probe.clone(),
+            charged: self.charged,
         }
     }
 }
@@ -68,6 +91,7 @@ where
     E: Spawner + Clock + Metrics,
 {
     /// Wraps `inner`. `tolerance_ms` is chain time.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         context: E,
         inner: D,
@@ -76,6 +100,7 @@ where
         timeline: Timeline,
         tolerance_ms: u64,
         probe: FinalityProbe,
+        charged: ChargedWork,
     ) -> Self {
         Self {
             context: Arc::new(context),
@@ -86,6 +111,7 @@ where
             tolerance_ms,
             proposed: Arc::default(),
             probe,
+            charged,
         }
     }
 }
@@ -98,6 +124,7 @@ where
     type Context = Context;
     type Digest = sha256::Digest;
 
+    #[allow(clippy::async_yields_async)]
     async fn propose(&mut self, context: Context) -> oneshot::Receiver<sha256::Digest> {
         let view = context.view().get();
         self.observatory.enter(view);
@@ -107,7 +134,30 @@ where
                 proposed.pop_first();
             }
         }
-        self.inner.propose(context).await
+        let proposal = self.inner.propose(context).await;
+        let (mut sender, receiver) = oneshot::channel();
+        let (work, observatory) = (self.charged.build, self.observatory.clone());
+        self.context.child("propose").spawn(move |context| async move {
+            let built = async {
+                let digest = proposal.await;
+                if !work.is_zero() {
+                    context.sleep(work).await;
+                }
+                digest
+            };
+            commonware_macros::select! {
+                built = built => {
+                    if let Ok(digest) = built {
+                        // A leader votes for its own proposal at once. Were its observation for the next view
+                        // to wait for the certificate, the next leader would wait a hop for it.
+                        observatory.enter(view + 1);
+                        let _ = sender.send(digest);
+                    }
+                },
+                _ = sender.closed() => {},
+            }
+        });
+        receiver
     }
 
     #[allow(clippy::async_yields_async)]
@@ -117,7 +167,7 @@ where
         let block = self.marshal.subscribe_by_digest(payload, DigestFallback::Wait);
         let verdict = self.inner.verify(context, payload).await;
         let observatory = self.observatory.clone();
-        let (timeline, tolerance_ms) = (self.timeline, self.tolerance_ms);
+        let (timeline, tolerance_ms, work) = (self.timeline, self.tolerance_ms, self.charged.verify);
         self.context.child("verify").spawn(move |context| async move {
             let wait = async {
                 // The verdict is in before the block is awaited, so its absence cannot hang us.
@@ -126,6 +176,9 @@ where
                     other => return other.unwrap_or(false),
                 }
                 let Ok(block) = block.await else { return false };
+                if !work.is_zero() {
+                    context.sleep(work).await;
+                }
                 // Not verified yet: any value is possible.
                 let time = block.inner().header.time.get();
                 let now = timeline.at(context.current()).get();
@@ -195,16 +248,14 @@ where
             Activity::Finalization(certificate) => {
                 let view = certificate.view().get();
                 self.observatory.enter(view + 1);
-                if let Ok(mut proposed) = self.proposed.lock() {
+                let at = self.context.current();
+                // Views that were skipped produced nothing to time.
+                let begun = self.proposed.lock().ok().and_then(|mut proposed| {
                     let later = proposed.split_off(&(view + 1));
-                    let mut settled = std::mem::replace(&mut *proposed, later);
-                    // Views that were skipped produced nothing to time.
-                    if let Some(start) = settled.remove(&view)
-                        && let Ok(elapsed) = self.context.current().duration_since(start)
-                    {
-                        (self.probe)(elapsed);
-                    }
-                }
+                    std::mem::replace(&mut *proposed, later).remove(&view)
+                });
+                let since_proposal = begun.and_then(|begun| at.duration_since(begun).ok());
+                (self.probe)(Finalized { view, at, since_proposal });
             }
             _ => {}
         }

@@ -10,15 +10,19 @@ use commonware_codec::{
     varint::{SInt, UInt},
 };
 use seawall_ledger::{
-    Account, AccountKind, Exit, Globals, Market, Position, QuarantineReason, Record, RecordKey,
-    params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, Symbol, TierParams},
+    Account, AccountKind, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position, QuarantineReason,
+    Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState,
+    params::{
+        BackstopParams, FundingParams, LiquidationParams, MarketParams, OrderParams, Symbol, TierParams,
+    },
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
 use seawall_types::{
-    AccountId, Atoms, ChainId, Digest, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Nonce,
-    Ppm, PriceReport, PriceState, PriceTicks, Recipient, TimeMs,
-    limits::{MAX_MARKETS, MAX_NONCES_PER_ACCOUNT, MAX_POSITIONS_PER_ACCOUNT, MAX_TIERS},
+    AccountId, Atoms, ChainId, Digest, Entry, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId,
+    Nonce, OrderId, Ppm, PriceReport, PriceState, PriceTicks, Recipient, Reference, Terms, TimeMs,
+    limits::{MAX_MARKETS, MAX_NONCE_RUNS, MAX_POSITIONS_PER_ACCOUNT, MAX_TIERS},
 };
+use std::collections::BTreeMap;
 
 /// Largest stored record, in bytes.
 pub const MAX_RECORD_BYTES: usize = 65_536;
@@ -52,7 +56,20 @@ pub fn ledger_key(record: RecordKey) -> StateKey {
         RecordKey::Market(market) => key(Tag::Market, u64::from(market.get())),
         RecordKey::Account(account) => key(Tag::Account, account.get()),
         RecordKey::Exit(index) => key(Tag::Exit, index),
+        RecordKey::Zone(zone) => key(Tag::Zone, u64::from(zone)),
+        RecordKey::Inbox(zone, height) => key(Tag::Inbox, u64::from(zone) << 48 | height.get()),
+        RecordKey::Entry(id) => key(Tag::Entry, order_index(id)),
+        RecordKey::Order(id) => key(Tag::Order, order_index(id)),
     }
+}
+
+/// An inbox holds fewer than 2^20 entries, and heights stay below 2^36.
+fn order_index(id: OrderId) -> u64 {
+    id.height.get() << 20 | u64::from(id.index)
+}
+
+const fn order_id(index: u64) -> OrderId {
+    OrderId { height: Height(index >> 20), index: (index & 0xf_ffff) as u32 }
 }
 
 /// Encodes a ledger record.
@@ -63,8 +80,15 @@ pub fn encode_ledger(record: &Record) -> StateValue {
         Record::Market(market) => put_market(market, &mut out),
         Record::Account(account) => put_account(account, &mut out),
         Record::Exit(exit) => put_exit(exit, &mut out),
+        Record::Zone(zone) => put_u64(zone.ended.get(), &mut out),
+        Record::Inbox(inbox) => put_inbox(inbox, &mut out),
+        Record::Entry(own) => {
+            UInt(u16::from(own.zone)).write(&mut out);
+            own.entry.write(&mut out);
+        }
+        Record::Order(order) => put_order(order, &mut out),
     }
-    debug_assert!(out.len() <= MAX_RECORD_BYTES);
+    assert!(out.len() <= MAX_RECORD_BYTES, "a record of {} bytes could not be read back", out.len());
     out
 }
 
@@ -113,6 +137,8 @@ pub fn encode_chain(record: &ChainRecord) -> StateValue {
 pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> {
     let narrow =
         |index: u64| u16::try_from(index).map_err(|_| CodecError::Invalid("record", "index out of range"));
+    let byte =
+        |index: u64| u8::try_from(index).map_err(|_| CodecError::Invalid("record", "index out of range"));
     let mut buf = Copying(bytes);
     let stored = match tag {
         Tag::Globals => Stored::Ledger(RecordKey::Globals, Record::Globals(get_globals(&mut buf)?)),
@@ -124,6 +150,20 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
             Stored::Ledger(RecordKey::Account(AccountId(index)), Record::Account(get_account(&mut buf)?))
         }
         Tag::Exit => Stored::Ledger(RecordKey::Exit(index), Record::Exit(get_exit(&mut buf)?)),
+        Tag::Zone => {
+            let zone = ZoneState { ended: Height(get_u64(&mut buf)?) };
+            Stored::Ledger(RecordKey::Zone(byte(index)?), Record::Zone(zone))
+        }
+        Tag::Inbox => {
+            let key = RecordKey::Inbox(byte(index >> 48)?, Height(index & ((1 << 48) - 1)));
+            Stored::Ledger(key, Record::Inbox(get_inbox(&mut buf)?))
+        }
+        Tag::Entry => {
+            let zone = byte(get_u64(&mut buf)?)?;
+            let entry = ZoneEntry { zone, entry: Entry::read(&mut buf)? };
+            Stored::Ledger(RecordKey::Entry(order_id(index)), Record::Entry(entry))
+        }
+        Tag::Order => Stored::Ledger(RecordKey::Order(order_id(index)), Record::Order(get_order(&mut buf)?)),
         Tag::MarketOracle => Stored::MarketOracle(MarketId(narrow(index)?), get_market_oracle(&mut buf)?),
         Tag::Reporter => Stored::Reporter(narrow(index)?, get_reporter(&mut buf)?),
         Tag::Chain => Stored::Chain(ChainRecord {
@@ -286,6 +326,12 @@ fn put_params(params: &MarketParams, out: &mut Vec<u8>) {
     put_i128(params.backstop.initial_fund.get(), out);
     put_i64(params.backstop.capacity_lots.get(), out);
     put_i64(params.backstop.per_block_lots.get(), out);
+    UInt(u16::from(params.orders.zone)).write(out);
+    put_i64(params.orders.min_lots.get(), out);
+    UInt(params.orders.max_per_account).write(out);
+    UInt(params.orders.void_after).write(out);
+    UInt(params.orders.late_after).write(out);
+    UInt(params.orders.max_records).write(out);
 }
 
 fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
@@ -334,6 +380,14 @@ fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
             initial_fund: Atoms(get_i128(buf)?),
             capacity_lots: Lots(get_i64(buf)?),
             per_block_lots: Lots(get_i64(buf)?),
+        },
+        orders: OrderParams {
+            zone: u8::try_from(get_u16(buf)?).map_err(|_| CodecError::Invalid("record", "zone"))?,
+            min_lots: Lots(get_i64(buf)?),
+            max_per_account: get_u16(buf)?,
+            void_after: get_u32(buf)?,
+            late_after: get_u32(buf)?,
+            max_records: get_u32(buf)?,
         },
     })
 }
@@ -409,10 +463,11 @@ fn put_account(account: &Account, out: &mut Vec<u8>) {
     for market in &account.isolated {
         UInt(market.get()).write(out);
     }
-    put_len(account.nonces.len(), out);
-    for (expiry, nonce) in &account.nonces {
+    put_len(account.nonces.runs().len(), out);
+    for NonceRun { expiry, first, last } in account.nonces.runs() {
         put_u64(expiry.get(), out);
-        put_u64(nonce.get(), out);
+        put_u64(first.get(), out);
+        put_u64(last.get(), out);
     }
     put_option(account.breached.map(Height::get), out);
 }
@@ -444,11 +499,56 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
     let isolated = (0..get_len(buf, MAX_MARKETS, "too many isolated markets")?)
         .map(|_| Ok(MarketId(get_u16(buf)?)))
         .collect::<Result<_, CodecError>>()?;
-    let nonces = (0..get_len(buf, MAX_NONCES_PER_ACCOUNT, "too many nonces")?)
-        .map(|_| Ok((Height(get_u64(buf)?), Nonce(get_u64(buf)?))))
+    let runs = (0..get_len(buf, MAX_NONCE_RUNS, "too many nonces")?)
+        .map(|_| {
+            let (expiry, first, last) = (Height(get_u64(buf)?), Nonce(get_u64(buf)?), Nonce(get_u64(buf)?));
+            Ok(NonceRun { expiry, first, last })
+        })
         .collect::<Result<_, CodecError>>()?;
+    let nonces = Nonces::from_runs(runs).ok_or(CodecError::Invalid("Account", "nonces out of order"))?;
     let breached = get_option(buf)?.map(Height);
     Ok(Account { owner, kind, collateral, reserved, positions, isolated, nonces, breached })
+}
+
+fn put_inbox(inbox: &ZoneInbox, out: &mut Vec<u8>) {
+    put_len(inbox.references.len(), out);
+    for (market, reference) in &inbox.references {
+        market.write(out);
+        reference.write(out);
+    }
+    UInt(inbox.parts).write(out);
+}
+
+fn get_inbox(buf: &mut impl Buf) -> Result<ZoneInbox, CodecError> {
+    let mut references = BTreeMap::new();
+    for _ in 0..get_len(buf, MAX_MARKETS, "too many references")? {
+        let market = MarketId::read(buf)?;
+        if references.last_key_value().is_some_and(|(last, _)| *last >= market) {
+            return Err(CodecError::Invalid("ZoneInbox", "references out of order"));
+        }
+        references.insert(market, Reference::read(buf)?);
+    }
+    Ok(ZoneInbox { references, parts: get_u32(buf)? })
+}
+
+fn put_order(order: &OpenOrder, out: &mut Vec<u8>) {
+    put_u64(order.account.get(), out);
+    order.terms.write(out);
+    put_i64(order.spent.get(), out);
+    put_option(order.slid.map(PriceTicks::get), out);
+    order.ended.write(out);
+    put_option(order.leaving.map(Height::get), out);
+}
+
+fn get_order(buf: &mut impl Buf) -> Result<OpenOrder, CodecError> {
+    Ok(OpenOrder {
+        account: AccountId(get_u64(buf)?),
+        terms: Terms::read(buf)?,
+        spent: Lots(get_i64(buf)?),
+        slid: get_option(buf)?.map(PriceTicks),
+        ended: bool::read(buf)?,
+        leaving: get_option(buf)?.map(Height),
+    })
 }
 
 fn put_exit(exit: &Exit, out: &mut Vec<u8>) {

@@ -1,7 +1,9 @@
 //! The authenticated store: which keys exist, how a directory is seeded and how it is read back.
 //!
 //! Canonical state lives in QMDB as `key -> encoded record`. A key is eight bytes, a tag and a 56-bit
-//! index, so that everything a validator needs at start can be enumerated without scanning:
+//! index, so that everything a validator needs at start can be enumerated without scanning. Not so the kinds
+//! of orders, 8 to 11: they have a stored form, but execution refuses orders, so none is ever written or read at
+//! start.
 //!
 //! | tag | record | index |
 //! | --- | --- | --- |
@@ -12,6 +14,7 @@
 //! | 5 | market oracle | market id |
 //! | 6 | reporter row | validator id |
 //! | 7 | chain record: exits root | 0 |
+//! | 8 to 11 | zone, inbox, entry, order | by [`ledger_key`](crate::records::ledger_key) |
 
 use crate::records::MAX_RECORD_BYTES;
 use commonware_cryptography::Sha256;
@@ -55,8 +58,11 @@ pub type DbConfig<S> = VariableConfig<EightCap, <Op as commonware_codec::Read>::
 
 /// Records fetched by one batched read while loading.
 pub const LOAD_CHUNK: usize = 8_192;
-/// Pages of 4 KiB that a validator keeps of its files.
-pub const PAGE_CACHE_PAGES: usize = 8_192;
+/// Pages of 4 KiB that a validator keeps of its files, allocated at once: enough for the state of a million
+/// accounts, because every update of a record reads where it was.
+pub const VALIDATOR_CACHE_PAGES: NonZeroUsize = NZUsize!(65_536);
+/// Pages of whoever reads a store once: tools, and a store's seeding.
+const READER_CACHE_PAGES: NonZeroUsize = NZUsize!(2_048);
 /// Buffer of each open file.
 pub const IO_BUFFER: NonZeroUsize = NZUsize!(1 << 20);
 const ITEMS_PER_BLOB: NonZeroU64 = NZU64!(1 << 20);
@@ -79,6 +85,14 @@ pub enum Tag {
     Reporter = 6,
     /// The chain's own record.
     Chain = 7,
+    /// Where a zone is.
+    Zone = 8,
+    /// A zone's inbox at a height.
+    Inbox = 9,
+    /// An entry of an inbox.
+    Entry = 10,
+    /// An open order.
+    Order = 11,
 }
 
 /// Key of record `index` of kind `tag`.
@@ -90,9 +104,14 @@ pub fn key(tag: Tag, index: u64) -> StateKey {
     U64::new(((tag as u64) << 56) | index)
 }
 
-/// The page cache that a validator's stores share.
+/// The page cache of whoever reads a store once.
 pub fn page_cache() -> CacheRef {
-    CacheRef::new(page_size(BLOB_PAGE_SIZE), NZUsize!(PAGE_CACHE_PAGES))
+    page_cache_of(READER_CACHE_PAGES)
+}
+
+/// A page cache of so many pages, which the stores of a validator share.
+pub fn page_cache_of(pages: NonZeroUsize) -> CacheRef {
+    CacheRef::new(page_size(BLOB_PAGE_SIZE), pages)
 }
 
 /// Every partition that a store writes.

@@ -150,6 +150,19 @@ fn a_validator_whose_disk_does_not_open_stays_down_and_the_others_go_on() {
 }
 
 #[test]
+fn a_validator_with_another_members_share_does_not_start() {
+    let mut fixture = Fixture::new(12, 4, ACCOUNTS);
+    let mut members = (*fixture.members).clone();
+    members[3].1 = members[2].1.clone();
+    fixture.members = std::sync::Arc::new(members);
+    let validators = Validators::new(&fixture, Path::crash(12));
+    plan(&validators, 12, 10, 3).build().run().unwrap();
+    let victim = seat(&validators.seats, 3);
+    assert!(victim.up.is_empty());
+    assert!(victim.errors[0].contains("another member's"), "{:?}", victim.errors);
+}
+
+#[test]
 fn all_validators_crash_at_once_and_go_on() {
     let fixture = Fixture::new(4, 4, ACCOUNTS);
     let validators = Validators::new(&fixture, Path::crash(4));

@@ -26,7 +26,8 @@ use seawall_chain::{
     timeline::Timeline,
 };
 use seawall_ledger::{
-    Account, AccountKind, Event, Exit, Globals, Market, Position, QuarantineReason, Record, RecordKey,
+    Account, AccountKind, Event, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
+    QuarantineReason, Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState,
     params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
@@ -229,6 +230,21 @@ fn a_refused_rescue_is_answered_and_a_refused_trade_makes_the_block_invalid() {
     assert!(judge(&fixture, vec![rescue], false, |_| {}));
     let trade = signed(AccountId(1), 1, 10, Action::Withdraw { amount: rich, recipient: Recipient([1; 32]) });
     assert!(!judge(&fixture, vec![trade], false, |_| {}));
+    // Nobody would fill an order: cancelling is answered with a refusal, placing makes the block invalid.
+    let cancel = Action::CancelAll { market: None, keep_reduce_only: false };
+    assert!(judge(&fixture, vec![signed(AccountId(1), 1, 10, cancel)], false, |_| {}));
+    let terms = Terms {
+        market: MarketId(0),
+        side: Side::Buy,
+        limit: PriceTicks(100_000),
+        lots: Lots(1),
+        kind: Kind::Ioc,
+        reduce_only: false,
+        good_til: None,
+        cloid: None,
+    };
+    let order = signed(AccountId(1), 1, 10, Action::Place(terms));
+    assert!(!judge(&fixture, vec![order], false, |_| {}));
 }
 
 #[test]
@@ -666,6 +682,7 @@ prop_compose! {
             isolated_only,
             liquidation: LiquidationParams { penalty_ppm: penalty },
             backstop: BackstopParams { initial_fund: fund, capacity_lots: capacity, per_block_lots: per_block },
+            orders: seawall_ledger::OrderParams::default(),
         }
     }
 }
@@ -701,11 +718,23 @@ prop_compose! {
 }
 
 /// Up to as many as there can be, from a seed: a thousand strategies would not fit a test's stack.
-fn nonces_() -> impl Strategy<Value = Vec<(Height, Nonce)>> {
-    let count = prop_oneof![4 => 0..8usize, 1 => Just(limits::MAX_NONCES_PER_ACCOUNT)];
+fn nonces_() -> impl Strategy<Value = Nonces> {
+    let count = prop_oneof![4 => 0..8usize, 1 => Just(limits::MAX_NONCE_RUNS)];
     (count, any::<u64>()).prop_map(|(count, salt)| {
         let draw = |which: usize| mix(salt ^ which as u64);
-        (0..count).map(|which| (Height(draw(which) >> (which % 64)), Nonce(draw(!which)))).collect()
+        // Different expiries, so that no two runs are one.
+        let runs: BTreeMap<_, _> = (0..count)
+            .map(|which| {
+                let first = draw(!which) >> 1;
+                let run = NonceRun {
+                    expiry: Height(draw(which) >> (which % 40)),
+                    first: Nonce(first),
+                    last: Nonce(first + (draw(which << 20) >> (which % 64)) / 2),
+                };
+                (run.expiry, run)
+            })
+            .collect();
+        Nonces::from_runs(runs.into_values().collect()).expect("sorted, and by different expiries")
     })
 }
 
@@ -771,6 +800,35 @@ prop_compose! {
     }
 }
 
+fn order_id() -> impl Strategy<Value = OrderId> {
+    (0..1u64 << 36, 0..limits::MAX_ENTRIES_PER_INBOX as u32)
+        .prop_map(|(height, index)| OrderId { height: Height(height), index })
+}
+
+prop_compose! {
+    fn open_order()(
+        account in any_::account_id(),
+        terms in any_::terms(),
+        spent in any::<prop::sample::Index>(),
+        slid in option::of(any_::price()),
+        ended in any::<bool>(),
+        leaving in option::of(any_::height()),
+    ) -> OpenOrder {
+        let spent = Lots(spent.index(terms.lots.get() as usize + 1) as i64);
+        OpenOrder { account, terms, spent, slid, ended, leaving }
+    }
+}
+
+fn inbox() -> impl Strategy<Value = ZoneInbox> {
+    let reference = prop::array::uniform3(any_::price()).prop_map(|mut prices| {
+        prices.sort_unstable();
+        let [low, mark, high] = prices;
+        Reference { mark, band: Band { low, high } }
+    });
+    let references = prop::collection::btree_map(any_::market_id(), reference, 0..20);
+    (references, any::<u32>()).prop_map(|(references, parts)| ZoneInbox { references, parts })
+}
+
 fn stored() -> impl Strategy<Value = Stored> {
     prop_oneof![
         globals_().boxed().prop_map(|globals| Stored::Ledger(RecordKey::Globals, Record::Globals(globals))),
@@ -786,6 +844,22 @@ fn stored() -> impl Strategy<Value = Stored> {
                 Record::Exit(Exit { account, recipient, amount, height })
             )
         ),
+        (any::<u8>(), any_::height()).prop_map(|(zone, ended)| Stored::Ledger(
+            RecordKey::Zone(zone),
+            Record::Zone(ZoneState { ended })
+        )),
+        (any::<u8>(), 0..1u64 << 36, inbox()).prop_map(|(zone, height, inbox)| Stored::Ledger(
+            RecordKey::Inbox(zone, Height(height)),
+            Record::Inbox(inbox)
+        )),
+        (order_id(), any::<u8>(), any_::account_id(), any_::terms()).prop_map(
+            |(id, zone, account, terms)| {
+                let entry = Entry { account, request: Request::Place(terms) };
+                Stored::Ledger(RecordKey::Entry(id), Record::Entry(ZoneEntry { zone, entry }))
+            }
+        ),
+        (order_id(), open_order())
+            .prop_map(|(id, order)| Stored::Ledger(RecordKey::Order(id), Record::Order(order))),
         (any_::market_id(), market_oracle().boxed())
             .prop_map(|(id, market)| Stored::MarketOracle(id, market)),
         (any::<u16>(), reporter().boxed()).prop_map(|(id, row)| Stored::Reporter(id, row)),
@@ -806,6 +880,10 @@ fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
                 RecordKey::Market(id) => (Tag::Market, u64::from(id.get())),
                 RecordKey::Account(id) => (Tag::Account, id.get()),
                 RecordKey::Exit(index) => (Tag::Exit, index),
+                RecordKey::Zone(zone) => (Tag::Zone, u64::from(zone)),
+                RecordKey::Inbox(zone, height) => (Tag::Inbox, u64::from(zone) << 48 | height.get()),
+                RecordKey::Entry(id) => (Tag::Entry, id.height.get() << 20 | u64::from(id.index)),
+                RecordKey::Order(id) => (Tag::Order, id.height.get() << 20 | u64::from(id.index)),
             };
             assert_eq!(codec::ledger_key(*key), store::key(tag, index));
             (tag, index, codec::encode_ledger(record))

@@ -23,6 +23,7 @@ use seawall_ledger::Compartment;
 use seawall_node::{
     config_file::{LogConfig, ReplayConfig, ValidatorConfig},
     feeds::ReplaySource,
+    files::from_hex,
     genesis_file,
     keys::Keys,
     process::{self, Options as NodeOptions, wall_ms},
@@ -37,7 +38,7 @@ use seawall_types::{
 };
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
@@ -63,6 +64,8 @@ const OWNER_SHARES: u64 = 10;
 const MAX_REPORTS: usize = 4_096;
 /// How long validators may take to reach the last height once the replay is over.
 const CATCH_UP: Duration = Duration::from_secs(60);
+/// How long a chain may stand still, with nobody about to be restarted, before the run is given up.
+const STANDSTILL: Duration = Duration::from_secs(60);
 /// Equity over maintenance margin, in parts per million, below which an account counts as at risk.
 const AT_RISK_PPM: u32 = 1_500_000;
 
@@ -77,7 +80,7 @@ pub struct Options {
     pub seed: u64,
     /// Milliseconds of replayed time a millisecond of wall time.
     pub speed: u32,
-    /// Where validators keep their files. Must not exist, or be an earlier devnet's of the same genesis.
+    /// Where validators keep their files: empty, as a follower executes the chain from its first block.
     pub data: PathBuf,
     /// Wall time between blocks, at least.
     pub interval: Duration,
@@ -234,6 +237,8 @@ pub struct Report {
     pub wall_s: f64,
     /// Largest resident memory of the processes.
     pub peak_rss_mb: u64,
+    /// Whether it was interrupted before the replay was over.
+    pub interrupted: bool,
     /// Invariants that broke; empty in a good run.
     pub broken: Vec<String>,
 }
@@ -287,11 +292,6 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
-}
-
 #[derive(Default)]
 struct Node {
     stop: Option<oneshot::Sender<()>>,
@@ -334,7 +334,7 @@ fn read_process(
         let line = line?;
         match line.split_once(' ') {
             Some(("final", text)) => {
-                let bytes = unhex(text).context("a final block is no hex")?;
+                let bytes = from_hex(text).map_err(|error| anyhow!("a final block: {error}"))?;
                 let block = Block::decode(Bytes::from(bytes)).context("a final block does not decode")?;
                 sender.send(Told::Final(index, Box::new(block)))?;
             }
@@ -385,12 +385,7 @@ impl Network {
             block_interval: self.options.interval,
             metrics: None,
             timeline: self.timeline,
-            replay: Some(ReplayConfig {
-                name: self.replay.name.clone(),
-                from_ms: Some(self.replay.start_ms),
-                to_ms: Some(self.replay.end_ms),
-                feeds: self.feeds[index].clone(),
-            }),
+            replay: Some(ReplayConfig { name: self.replay.name.clone(), feeds: self.feeds[index].clone() }),
             log: LogConfig::default(),
             peers: self.addresses.clone(),
         };
@@ -432,8 +427,10 @@ impl Network {
             timeline: self.timeline,
             policy: BuildPolicy { interval: self.options.interval, ..BuildPolicy::default() },
             monitor: Arc::new(Reporter { index, sender: self.sender.clone() }),
-            probe: Arc::new(move |elapsed| {
-                let _ = finality.try_send(Told::Finality(elapsed));
+            probe: Arc::new(move |finalized| {
+                if let Some(elapsed) = finalized.since_proposal {
+                    let _ = finality.try_send(Told::Finality(elapsed));
+                }
             }),
         };
         let (stop, stopped) = oneshot::channel();
@@ -469,7 +466,8 @@ struct Owners {
     seed: u64,
     users: usize,
     share: u64,
-    nonce: u64,
+    /// Next nonce of each account: counted upwards, so that an issuer's are one run.
+    nonces: BTreeMap<AccountId, u64>,
     keys: BTreeMap<AccountId, Identity>,
     steps_done: Vec<u64>,
     /// By share: what waits for a deposit to arrive.
@@ -484,7 +482,7 @@ impl Owners {
             seed,
             users,
             share: 0,
-            nonce: 0,
+            nonces: BTreeMap::new(),
             keys: BTreeMap::new(),
             steps_done: vec![0; users],
             later: vec![Vec::new(); OWNER_SHARES as usize],
@@ -492,12 +490,14 @@ impl Owners {
     }
 
     fn sign(&mut self, account: AccountId, height: Height, action: Action) -> SignedAction {
-        self.nonce += 1;
+        let nonce = self.nonces.entry(account).or_default();
+        *nonce += 1;
+        let nonce = Nonce(*nonce);
         let key = self.keys.entry(account).or_insert_with(|| account_key(account, self.seed));
         let mut signed = SignedAction {
             chain: CHAIN,
             account,
-            nonce: Nonce(self.nonce),
+            nonce,
             expiry: Height(height.get() + ACTION_LIFETIME_BLOCKS),
             action,
             signature: Signature::default(),
@@ -599,9 +599,6 @@ pub fn run(
     interrupted: &AtomicBool,
 ) -> Result<Report> {
     let begun = Instant::now();
-    let leader_turn_ms = u64::try_from(options.interval.as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_mul(u64::from(options.speed));
     display.note(&format!(
         "drawing a book of {} accounts over {} markets (seed {}); prices are real, book and owners are synthetic",
         options.accounts,
@@ -613,7 +610,7 @@ pub fn run(
         validators: options.validators,
         accounts: options.accounts,
         seed: options.seed,
-        leader_turn_ms,
+        leader_turn_ms: leader_turn_ms(options.interval, options.speed),
     };
     let scenario = scenario::build(&replay, &spec)?;
     for (index, _) in options.kills.iter().chain(&options.restarts) {
@@ -672,15 +669,22 @@ pub fn run(
     let mut at_risk = 0;
     let mut conserved = true;
     let mut over: Option<(Instant, Height)> = None;
+    let mut late: VecDeque<Told> = VecDeque::new();
+    let mut last_progress = (Instant::now(), 0);
     let mut submit_to = 0usize;
 
     loop {
-        let told = receiver.recv_timeout(Duration::from_millis(20));
+        let told = match late.pop_front() {
+            Some(told) => Ok(told),
+            None => receiver.recv_timeout(Duration::from_millis(20)),
+        };
         match told {
             Ok(Told::Final(index, block)) => follower.report(index, *block)?,
             Ok(Told::Finality(elapsed)) => {
                 finality.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
             }
+            // One that was killed before it was ready is not running any more.
+            Ok(Told::Ready(index, _)) if !expected[index] => {}
             Ok(Told::Ready(index, running)) => {
                 display.note(&format!("validator {index} runs"));
                 network.nodes[index].running = Some(running);
@@ -707,8 +711,11 @@ pub fn run(
             let mut node = std::mem::take(&mut network.nodes[index]);
             let stopper = thread::spawn(move || node.stop());
             while !stopper.is_finished() {
-                if let Ok(Told::Final(index, block)) = receiver.recv_timeout(Duration::from_millis(5)) {
-                    follower.report(index, *block)?;
+                match receiver.recv_timeout(Duration::from_millis(5)) {
+                    Ok(Told::Final(index, block)) => follower.report(index, *block)?,
+                    // What else was told meanwhile is looked at when the validator is down.
+                    Ok(other @ (Told::Ready(..) | Told::Ended(..))) => late.push_back(other),
+                    _ => {}
                 }
             }
         }
@@ -720,6 +727,19 @@ pub fn run(
             display.note(&format!("restarting validator {index} from its directory"));
             expected[index] = true;
             network.start(index)?;
+        }
+
+        let blocks = follower.figures().blocks;
+        if blocks != last_progress.1 || !restarts.is_empty() {
+            last_progress = (Instant::now(), blocks);
+        } else if over.is_none() && last_progress.0.elapsed() > STANDSTILL {
+            let up = expected.iter().filter(|up| **up).count();
+            let (count, faults) = (options.validators, (options.validators - 1) / 3);
+            broken.push(format!(
+                "no block became final within {STANDSTILL:?}; {up} of {count} validators run, a quorum is {}",
+                count - faults
+            ));
+            break;
         }
 
         let time_ms = follower.figures().time_ms;
@@ -783,6 +803,7 @@ pub fn run(
         }
     }
 
+    let stopped_early = interrupted.load(Ordering::Relaxed);
     display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
     display.note("stopping validators");
     let children_mb: u64 = network.nodes.iter().map(Node::peak_rss_mb).sum();
@@ -824,7 +845,7 @@ pub fn run(
         &options,
         &finality,
         broken,
-        Ending { conserved, reference_agrees, wall_s, peak_rss_mb },
+        Ending { conserved, reference_agrees, wall_s, peak_rss_mb, interrupted: stopped_early },
     ))
 }
 
@@ -885,6 +906,7 @@ struct Ending {
     reference_agrees: Option<bool>,
     wall_s: f64,
     peak_rss_mb: u64,
+    interrupted: bool,
 }
 
 fn finish(
@@ -954,6 +976,7 @@ fn finish(
         reference_agrees: ending.reference_agrees,
         wall_s: ending.wall_s,
         peak_rss_mb: ending.peak_rss_mb,
+        interrupted: ending.interrupted,
         broken,
     }
 }

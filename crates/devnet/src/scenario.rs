@@ -14,6 +14,7 @@ use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
     MarketParams, TierParams,
 };
+use seawall_node::feeds::source_params;
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams, SourceParams};
 use seawall_replay::{
     Replay,
@@ -28,6 +29,9 @@ pub const ISSUER: AccountId = AccountId(0);
 /// Keys of accounts are derived from their index above this seed, keys of validators below it.
 const ACCOUNT_KEY_SEED: u64 = 1 << 32;
 const VALIDATOR_KEY_SEED: u64 = 1 << 20;
+
+/// Bars without an update after which a market is stale.
+const STALE_BARS: u64 = 3;
 
 /// Markets with the deepest books get the widest leverage.
 const MAJORS: [&str; 3] = ["BTC", "ETH", "SOL"];
@@ -62,18 +66,6 @@ pub struct Scenario {
 /// Key of an account's owner. Derived from the index alone: development networks only.
 pub fn account_key(account: AccountId, seed: u64) -> Identity {
     Identity::insecure(ACCOUNT_KEY_SEED + seed.wrapping_mul(1 << 33) + account.get())
-}
-
-/// How long a value of this replay may stand before its source counts as gone: three bars' quarters and
-/// the lags that the venues show, at least a minute.
-fn source_age_ms(replay: &Replay) -> u64 {
-    let longest_step = replay
-        .feeds
-        .iter()
-        .flat_map(|feed| feed.values.windows(2).map(|pair| pair[1].stamp_ms.saturating_sub(pair[0].stamp_ms)))
-        .fold((0u64, 0u64), |(sum, count), step| (sum + step, count + 1));
-    let mean = longest_step.0.checked_div(longest_step.1).unwrap_or(0);
-    (mean * 4).max(60_000)
 }
 
 fn tiers(major: bool) -> Vec<TierParams> {
@@ -122,13 +114,13 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
     })
     .context("the opening book cannot be drawn")?;
 
-    let source_age_ms = source_age_ms(replay);
-    // One dead leader must never make a market stale: f + 1 turns, each up to a leader's timeout, in chain time.
+    // One dead leader must never make a market stale: f + 1 turns, each up to a leader's timeout, in chain
+    // time. And no sooner than a recording of bars can say that a venue is gone.
     let faults = (spec.validators.max(1) as u64 - 1) / 3;
-    let max_age_ms = source_age_ms.max((faults + 1) * spec.leader_turn_ms);
+    let bar_ms = (0..replay.markets.len() as u16).map(|id| replay.bar_ms(MarketId(id))).max().unwrap_or(0);
+    let max_age_ms = (STALE_BARS * bar_ms).max((faults + 1) * spec.leader_turn_ms);
     let mut markets = Vec::new();
     let mut oracle_markets = Vec::new();
-    let mut sources = Vec::new();
     let mut prices = Vec::new();
     for (index, listing) in replay.markets.iter().enumerate() {
         let id = MarketId(u16::try_from(index).context("too many markets")?);
@@ -158,8 +150,9 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
                 capacity_lots: Lots((open / 2).max(1)),
                 per_block_lots: Lots((open / 10).max(1)),
             },
+            orders: seawall_ledger::OrderParams::default(),
         });
-        let count = replay.feeds_of(id).count();
+        let count = replay.feeds_of(id).filter(|place| !replay.feeds[*place].values.is_empty()).count();
         oracle_markets.push(OracleMarket {
             min_price,
             max_price,
@@ -175,10 +168,10 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
             grace_ms: max_age_ms,
             quarantine_after_ms: 60 * max_age_ms,
         });
-        sources.push(SourceParams { max_age_ms: source_age_ms, max_ahead_ms: 1_000, min_price, max_price });
         prices.push(Some(listing.first_price));
     }
 
+    let sources = source_params(replay, &oracle_markets);
     let accounts = genesis_accounts(&book, spec.seed);
     let users = accounts.len() - 1;
     let insurance: i128 = markets.iter().map(|market| market.backstop.initial_fund.get()).sum();

@@ -1,15 +1,19 @@
 //! What each action does. Validate, then mutate: an action is planned on copies, and only a plan without
 //! objection is written, so a refused action leaves no trace.
 
+use std::collections::BTreeMap;
+
 use seawall_types::{
-    AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Nonce, PriceTicks, Quote, Refusal, Side,
-    limits,
+    AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks, Quote,
+    Refusal, Side, Terms, limits,
 };
 
 use crate::{
     health::{self, Valuation},
     kernel,
     ledger::Ledger,
+    nonces::Nonces,
+    orders::{Statuses, require_closing_lots},
     state::{Account, AccountKind, Compartment, Exit},
     trade::{self, Flow},
 };
@@ -37,6 +41,23 @@ pub enum Receipt {
     },
     /// A trade was settled.
     Filled(Filled),
+    /// An order is on its way to its zone.
+    Placed {
+        /// Its id.
+        order: OrderId,
+    },
+    /// Orders were placed or refused, each by itself.
+    PlacedMany(Statuses),
+    /// Orders are cancelled; auctions on their way can still fill them.
+    Cancelling {
+        /// How many.
+        orders: u32,
+    },
+    /// A modification is on its way.
+    Modifying {
+        /// The id of what may replace the order.
+        order: OrderId,
+    },
 }
 
 /// A settled trade.
@@ -69,6 +90,11 @@ enum Plan {
     Mode(MarketId, MarginMode),
     Withdraw(Exit),
     Fill(Box<FillPlan>),
+    Place(Terms),
+    PlaceMany(Vec<Terms>),
+    Cancel(MarketId, Name, Vec<OrderId>),
+    CancelAll(Option<MarketId>, bool, BTreeMap<u8, Vec<OrderId>>),
+    Modify(Name, Terms),
 }
 
 struct FillPlan {
@@ -76,23 +102,6 @@ struct FillPlan {
     taker: (Account, Flow),
     maker: (u32, Account, Flow),
     quote: (Nonce, Height),
-}
-
-/// Whether an unexpired action of the account used the nonce.
-fn nonce_used(account: &Account, nonce: Nonce, height: Height) -> bool {
-    account.nonces.iter().any(|&(expiry, used)| used == nonce && expiry >= height)
-}
-
-fn nonce_window_full(account: &Account, height: Height) -> bool {
-    let expired = account.nonces.partition_point(|&(expiry, _)| expiry < height);
-    account.nonces.len() - expired >= limits::MAX_NONCES_PER_ACCOUNT
-}
-
-fn spend(account: &mut Account, nonce: Nonce, expiry: Height, height: Height) {
-    let expired = account.nonces.partition_point(|&(expiry, _)| expiry < height);
-    account.nonces.drain(..expired);
-    let at = account.nonces.partition_point(|&entry| entry < (expiry, nonce));
-    account.nonces.insert(at, (expiry, nonce));
 }
 
 fn amount(amount: Atoms) -> Result<i128, Refusal> {
@@ -118,10 +127,10 @@ impl Ledger {
         if expiry.0 - height.0 > limits::MAX_EXPIRY_BLOCKS {
             return Err(Refusal::ExpiryTooFar);
         }
-        if nonce_used(signer, nonce, height) {
+        if signer.nonces.contains(nonce, height) {
             return Err(Refusal::NonceUsed);
         }
-        if nonce_window_full(signer, height) {
+        if signer.nonces.is_full(nonce, expiry, height) {
             return Err(Refusal::NonceWindowFull);
         }
         Ok(())
@@ -195,14 +204,24 @@ impl Ledger {
                 let FillPlan { filled, taker, maker, quote } = *plan;
                 self.commit(signer, taker.0);
                 self.commit(maker.0, maker.1);
-                spend(self.account_mut(maker.0), quote.0, quote.1, height);
+                self.account_mut(maker.0).nonces.insert(quote.0, quote.1, height);
                 self.book(filled.market, taker.1);
                 self.book(filled.market, maker.2);
                 self.credit_insurance(filled.taker_fee.0 + filled.maker_fee.0);
                 Receipt::Filled(filled)
             }
+            Plan::Place(terms) => Receipt::Placed { order: self.place(account, terms) },
+            Plan::PlaceMany(orders) => Receipt::PlacedMany(self.place_many(account, &orders)),
+            Plan::Cancel(market, name, orders) => {
+                self.cancel(account, market, name, &orders);
+                Receipt::Cancelling { orders: orders.len() as u32 }
+            }
+            Plan::CancelAll(market, keep_reduce_only, zones) => {
+                Receipt::Cancelling { orders: self.cancel_all(account, market, keep_reduce_only, zones) }
+            }
+            Plan::Modify(name, terms) => Receipt::Modifying { order: self.modify(account, name, terms) },
         };
-        spend(self.account_mut(signer), nonce, expiry, height);
+        self.account_mut(signer).nonces.insert(nonce, expiry, height);
         Ok(receipt)
     }
 
@@ -214,7 +233,7 @@ impl Ledger {
     pub fn spend_nonce(&mut self, account: AccountId, nonce: Nonce, expiry: Height) -> Result<(), Refusal> {
         self.check_envelope(account, nonce, expiry)?;
         let height = self.globals.height;
-        spend(self.account_mut(account.0 as u32), nonce, expiry, height);
+        self.account_mut(account.0 as u32).nonces.insert(nonce, expiry, height);
         Ok(())
     }
 
@@ -289,6 +308,9 @@ impl Ledger {
                 if signer.position(*market).is_some() {
                     return Err(Refusal::PositionOpen);
                 }
+                if self.orders_of(account).any(|(_, order)| order.terms.market == *market) {
+                    return Err(Refusal::OrdersOpen);
+                }
                 Ok(Plan::Mode(*market, *mode))
             }
             Action::Withdraw { amount: taken, recipient } => {
@@ -303,6 +325,35 @@ impl Ledger {
                 }))
             }
             Action::Fill { quote, lots, .. } => self.plan_fill(account, signer, quote, *lots),
+            Action::Place(terms) => {
+                self.check_order(account, terms, false)?;
+                Ok(Plan::Place(*terms))
+            }
+            Action::Close(terms) => {
+                if !terms.reduce_only {
+                    return Err(Refusal::NotReduceOnly);
+                }
+                self.check_order(account, terms, false)?;
+                Ok(Plan::Place(*terms))
+            }
+            Action::PlaceMany(orders) => {
+                if !(1..=limits::MAX_ORDERS_PER_ACTION).contains(&orders.len()) {
+                    return Err(Refusal::OrderCount);
+                }
+                Ok(Plan::PlaceMany(orders.clone()))
+            }
+            Action::Cancel { market, order } => {
+                let orders = self.plan_cancel(account, *market, *order)?;
+                Ok(Plan::Cancel(*market, *order, orders))
+            }
+            Action::CancelAll { market, keep_reduce_only } => {
+                let zones = self.plan_cancel_all(account, *market, *keep_reduce_only)?;
+                Ok(Plan::CancelAll(*market, *keep_reduce_only, zones))
+            }
+            Action::Modify { market, order, limit, lots } => {
+                let terms = self.plan_modify(account, *market, *order, *limit, *lots)?;
+                Ok(Plan::Modify(*order, terms))
+            }
         }
     }
 
@@ -383,10 +434,10 @@ impl Ledger {
         if quote.expiry < height || quote.expiry.0 - height.0 > limits::MAX_EXPIRY_BLOCKS {
             return Err(Refusal::QuoteExpired);
         }
-        if nonce_used(maker, quote.nonce, height) {
+        if maker.nonces.contains(quote.nonce, height) {
             return Err(Refusal::QuoteUsed);
         }
-        if nonce_window_full(maker, height) {
+        if maker.nonces.is_full(quote.nonce, quote.expiry, height) {
             return Err(Refusal::NonceWindowFull);
         }
         if !self.market_in_service(quote.market) {
@@ -411,13 +462,14 @@ impl Ledger {
             Side::Sell => lots.0,
         };
         let taker_next = self
-            .plan_side(taker, quote.market, signed, unit, taker_fee)
+            .plan_side(taker_id.0 as u32, taker, quote.market, signed, unit, taker_fee)
             .map_err(|shortfall| shortfall.unwrap_or(Refusal::InsufficientMargin))?;
         let maker_next = self
-            .plan_side(maker, quote.market, -signed, unit, maker_fee)
+            .plan_side(maker_at, maker, quote.market, -signed, unit, maker_fee)
             .map_err(|shortfall| shortfall.unwrap_or(Refusal::CounterpartyMargin))?;
         let grown = taker_next.1.longs + maker_next.1.longs;
-        if grown > 0 && market.open_interest.0 + grown > params.open_interest_cap.0 {
+        let potential = self.book.potential(quote.market);
+        if grown > 0 && market.open_interest.0 + grown + potential > params.open_interest_cap.0 {
             return Err(Refusal::OpenInterestCap);
         }
         Ok(Plan::Fill(Box::new(FillPlan {
@@ -452,6 +504,7 @@ impl Ledger {
     /// further from its initial margin than before, and no deeper in deficit.
     pub(crate) fn plan_side(
         &self,
+        id: u32,
         account: &Account,
         market: MarketId,
         lots: i64,
@@ -475,6 +528,21 @@ impl Ledger {
                 return Err(Some(Refusal::TooManyPositions));
             }
         }
+        if self.book.has_orders(id) {
+            // What open orders may still do counts as done.
+            let own = self.exposure(id, market);
+            let cap = params.account_cap.0;
+            if adds && (after + own.buys > cap || own.sells - after > cap) {
+                return Err(Some(Refusal::PositionCap));
+            }
+            if before == 0
+                && !own.adds
+                && self.markets_in_use(id, account) >= limits::MAX_POSITIONS_PER_ACCOUNT
+            {
+                return Err(Some(Refusal::TooManyPositions));
+            }
+            require_closing_lots(after, &own).map_err(Some)?;
+        }
         let opens = if params.isolated_only { MarginMode::Isolated } else { account.mode(market) };
         let mode = account.position(market).map_or(opens, |position| position.mode);
         let compartment = match mode {
@@ -485,11 +553,12 @@ impl Ledger {
         let mut next = Account {
             positions: account.positions.clone(),
             isolated: account.isolated.clone(),
-            nonces: Vec::new(),
+            nonces: Nonces::new(),
             ..*account
         };
         let quote = kernel::value(unit, i128::from(lots));
         let flow = trade::trade(&mut next, market, sheet.index, lots, quote, mode);
+        next.reserved = self.reservation(id, &next);
         // An isolated position that became flat pays from what it just returned to cross.
         *next.collateral_of_mut(compartment) -= Atoms(fee);
         if after == 0 && mode == MarginMode::Isolated {

@@ -37,6 +37,19 @@ pub struct Health {
     pub blind: bool,
 }
 
+/// What a margin check says of a compartment: health as the sweep sees it, blind legs in the account's favour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarginCheck {
+    /// Collateral with all profit. Rounded down.
+    pub equity: Atoms,
+    /// What it needs to stay open. Rounded up.
+    pub maintenance: Atoms,
+    /// What it needs to add risk. Rounded up.
+    pub initial: Atoms,
+    /// Whether equity is below maintenance.
+    pub in_breach: bool,
+}
+
 /// Sums over the legs of a compartment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sums {

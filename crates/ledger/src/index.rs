@@ -22,6 +22,8 @@
 //! **Blind legs** have no threshold: an account that was examined with one is listed with the market
 //! and examined again whenever the market's price or state changes.
 //!
+//! **Sizes.** Besides, positions are kept by size, so that deleveraging finds the largest ones without a scan.
+//!
 //! All of it is derived. Validators may hold different thresholds; the set of compartments found in
 //! breach is exact on each of them.
 
@@ -40,8 +42,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub threshold: i64,
+    /// Signed, when the account was examined.
+    pub lots: i64,
     pub market: u16,
-    pub long: bool,
 }
 
 /// The index of one market.
@@ -51,6 +54,10 @@ pub(crate) struct MarketIndex {
     pub longs: BTreeSet<(i64, u32)>,
     /// Shorts by the value above which they must be examined.
     pub shorts: BTreeSet<(i64, u32)>,
+    /// Longs by size, for deleveraging. Those of dirty accounts are out of date, all others are exact.
+    pub long_sizes: BTreeSet<(i64, u32)>,
+    /// Shorts by size.
+    pub short_sizes: BTreeSet<(i64, u32)>,
     /// Accounts examined while the market was blind, to be examined again when it changes.
     pub blind: BTreeSet<u32>,
     /// Whether price or state changed since the last sweep.
@@ -75,6 +82,8 @@ impl MarketIndex {
         Self {
             longs: BTreeSet::new(),
             shorts: BTreeSet::new(),
+            long_sizes: BTreeSet::new(),
+            short_sizes: BTreeSet::new(),
             blind: BTreeSet::new(),
             moved: true,
             stale: false,
@@ -108,14 +117,34 @@ impl MarketIndex {
         self.anchor.0 + self.drift - sheet.index.0
     }
 
-    fn remove(&mut self, entry: Entry, id: u32) {
-        let side = if entry.long { &mut self.longs } else { &mut self.shorts };
-        side.remove(&(entry.threshold, id));
+    fn thresholds(&mut self, lots: i64) -> &mut BTreeSet<(i64, u32)> {
+        if lots > 0 { &mut self.longs } else { &mut self.shorts }
     }
 
-    fn insert(&mut self, entry: Entry, id: u32) {
-        let side = if entry.long { &mut self.longs } else { &mut self.shorts };
-        side.insert((entry.threshold, id));
+    fn sizes(&mut self, lots: i64) -> &mut BTreeSet<(i64, u32)> {
+        if lots > 0 { &mut self.long_sizes } else { &mut self.short_sizes }
+    }
+
+    /// Puts a new entry in the place of an old one. What did not change is not touched: the size of whoever
+    /// did not trade, and the threshold of whoever waits.
+    fn replace(&mut self, id: u32, old: Option<Entry>, new: Option<Entry>) {
+        let threshold = |entry: Entry| (entry.threshold, entry.lots > 0);
+        if old.map(threshold) != new.map(threshold) {
+            if let Some(old) = old {
+                self.thresholds(old.lots).remove(&(old.threshold, id));
+            }
+            if let Some(new) = new {
+                self.thresholds(new.lots).insert((new.threshold, id));
+            }
+        }
+        if old.map(|old| old.lots) != new.map(|new| new.lots) {
+            if let Some(old) = old {
+                self.sizes(old.lots).remove(&(old.lots.abs(), id));
+            }
+            if let Some(new) = new {
+                self.sizes(new.lots).insert((new.lots.abs(), id));
+            }
+        }
     }
 }
 
@@ -133,18 +162,19 @@ impl Ledger {
         let entries = core::mem::take(&mut self.slots[id as usize].entries);
         for entry in entries {
             let index = &mut self.index[usize::from(entry.market)];
-            index.remove(entry, id);
+            index.replace(id, Some(entry), None);
             index.blind.remove(&id);
         }
         self.hot.remove(&id);
     }
 
     /// Examines an account exactly: reports its compartments in breach that have a fresh leg, and puts all
-    /// its legs into the index anew.
-    fn examine(&mut self, id: u32, found: &mut Vec<Breach>) {
-        self.unindex(id);
+    /// its legs into the index anew. `old` is scratch space.
+    fn examine(&mut self, id: u32, found: &mut Vec<Breach>, old: &mut Vec<Entry>) {
         let Self { slots, sheets, index, hot, .. } = self;
         let slot = &mut slots[id as usize];
+        old.clear();
+        old.append(&mut slot.entries);
         slot.entries.reserve_exact(slot.account.positions.len());
         let mut close = slot.account.breached.is_some();
         for compartment in compartments(&slot.account) {
@@ -173,10 +203,13 @@ impl Ledger {
                 let at = usize::from(leg.market.0);
                 let (sheet, market) = (&sheets[at], &mut index[at]);
                 let lots = leg.lots.0;
-                let distance = if !sheet.fresh {
+                let blind = !sheet.fresh;
+                if blind {
                     market.blind.insert(id);
-                    None
-                } else if in_breach {
+                } else if !market.blind.is_empty() {
+                    market.blind.remove(&id);
+                }
+                let distance = if blind || in_breach {
                     None
                 } else {
                     let weight = sheet.margin(lots, Valuation::Plain).maintenance;
@@ -192,20 +225,27 @@ impl Ledger {
                         }
                     }
                 };
-                let long = lots > 0;
-                let threshold = match (distance, long) {
+                let threshold = match (distance, lots > 0) {
                     (None, true) => i64::MIN,
                     (None, false) => i64::MAX,
                     (Some(distance), true) => market.adjusted(sheet).saturating_sub(distance),
                     (Some(distance), false) => market.adjusted(sheet).saturating_add(distance),
                 };
-                let entry = Entry { threshold, market: leg.market.0, long };
-                market.insert(entry, id);
+                let entry = Entry { threshold, lots, market: leg.market.0 };
+                let place = old.iter().position(|old| old.market == entry.market);
+                market.replace(id, place.map(|place| old.swap_remove(place)), Some(entry));
                 slot.entries.push(entry);
             }
         }
+        for gone in old.drain(..) {
+            let market = &mut index[usize::from(gone.market)];
+            market.replace(id, Some(gone), None);
+            market.blind.remove(&id);
+        }
         if close {
             hot.insert(id);
+        } else {
+            hot.remove(&id);
         }
     }
 
@@ -239,9 +279,9 @@ impl Ledger {
         }
         examine.sort_unstable();
         examine.dedup();
-        let mut found = Vec::new();
+        let (mut found, mut scratch) = (Vec::new(), Vec::new());
         for &id in &examine {
-            self.examine(id, &mut found);
+            self.examine(id, &mut found, &mut scratch);
         }
         (found, examine)
     }

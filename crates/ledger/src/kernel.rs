@@ -53,7 +53,12 @@ impl Int for i128 {
     #[inline]
     fn floor_div(self, by: Self) -> Self {
         debug_assert!(by > 0);
-        self.div_euclid(by)
+        // One instruction for what fits a word, which is nearly everything; a routine for the rest.
+        if let (Ok(value), Ok(by)) = (i64::try_from(self), i64::try_from(by)) {
+            return Self::from(value.div_euclid(by));
+        }
+        let quotient = self / by;
+        if quotient * by > self { quotient - 1 } else { quotient }
     }
 }
 
@@ -179,6 +184,24 @@ pub fn released_cost<I: Int>(cost: I, closed: I, lots: I) -> I {
 pub fn funding_growth<I: Int>(unit: I, rate_ppm: I, elapsed_ms: I, interval_ms: I) -> I {
     let whole = (unit * rate_ppm * funding_scale()).floor_div(million());
     (whole * elapsed_ms.min(interval_ms)).floor_div(interval_ms)
+}
+
+/// What one order can cost against the mark when it fills whole, in atoms: the distance from the mark to the worst
+/// price at which it may fill, if that is adverse, and the fee there. `lots` is not negative, `worst` is the
+/// highest unit value at which a purchase fills, or the lowest for a sale. A better price costs less: what the
+/// price gains, the fee on it does not eat, because no rate is above 100 %. The fee is rounded up.
+#[inline]
+pub fn friction<I: Int>(unit: I, worst: I, buys: bool, lots: I, rate_ppm: I) -> I {
+    let adverse = if buys { worst - unit } else { unit - worst };
+    adverse.max(I::zero()) * lots + fee(worst * lots, rate_ppm)
+}
+
+/// By how much the initial margin of a leg of `lots` (signed) can grow when any of `buys` and any of `sells` (not
+/// negative) fill, in ppm-atoms: exact, never negative. The position ends between `lots - sells` and
+/// `lots + buys`, and the requirement is convex in it, so it is largest at an end.
+pub fn worst_growth<I: Int>(unit: I, lots: I, buys: I, sells: I, tiers: &[Tier<I>]) -> I {
+    let needs = |lots: I| margin(unit * lots.magnitude(), tiers).initial;
+    (needs(lots + buys).max(needs(lots - sells)) - needs(lots)).max(I::zero())
 }
 
 /// A compartment as liquidation sees it.

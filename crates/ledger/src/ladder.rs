@@ -10,11 +10,15 @@
 //!
 //! **With equity left** the ladder closes legs by falling maintenance margin, of each the fewest lots
 //! that restore initial margin:
-//! 1. orders that add risk are cancelled (their reservation is released);
-//! 2. the [`CloseVenue`] sells what it can at or above the leg's bankruptcy price;
-//! 3. the market's backstop takes over at the mark price less the penalty, within its capacity, its block
+//! 1. orders that add risk were cancelled before (their reservation stays until nothing can fill them: see the
+//!    `orders` module), wherever available margin is below zero;
+//! 2. where zones close positions (`late_after`), closes enter the auctions of this block, limited by the leg's
+//!    bankruptcy price, and the rest of the ladder waits for their outcome: until it is settled, the zone is
+//!    late, or the compartment has waited as long as any may. Filled lots pay the penalty instead of a fee;
+//! 3. the [`CloseVenue`] sells what it can at or above the leg's bankruptcy price;
+//! 4. the market's backstop takes over at the mark price less the penalty, within its capacity, its block
 //!    limit and its own initial margin; netting with an opposite position needs neither;
-//! 4. what is left is deleveraged on the same terms.
+//! 5. what is left is deleveraged on the same terms.
 //!
 //! The penalty never exceeds the equity. It goes to whoever takes over (to the fund after a sale).
 //!
@@ -32,7 +36,12 @@
 //! **The last rung.** What nobody can pay is booked as an uncovered deficit, which the insurance fund's
 //! income repays first, and the market is quarantined. The block always ends, and every atom is booked.
 
-use seawall_types::{AccountId, Atoms, Height, Lots, MarginMode, MarketId, PriceTicks};
+use core::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use seawall_types::{
+    AccountId, Atoms, Height, Kind, Lots, MarginMode, MarketId, PriceTicks, Side, Terms, limits,
+};
 
 use crate::{
     health::{self, Sums, Valuation},
@@ -240,6 +249,7 @@ impl Ledger {
     /// # Panics
     /// If no block is in progress.
     pub fn sweep(&mut self, venue: &mut dyn CloseVenue) -> SweepReport {
+        self.drop_risk();
         let (breaches, examined) = self.find_breaches(self.mode == SweepMode::FullScan);
         let height = self.globals.height;
         let mut sweep = Sweep {
@@ -278,6 +288,7 @@ impl Ledger {
                 self.deleverage(MarketId(at as u16), sweep.pools[at], &mut sweep.report);
             }
         }
+        self.drop_uncovered();
         if sweep.report.waiting > 0 {
             sweep.report.budget_hits = 1;
             self.push_event(Event::BudgetHit { waiting: sweep.report.waiting as u32 });
@@ -340,9 +351,6 @@ impl Ledger {
     fn liquidate(&mut self, id: u32, compartment: Compartment, sweep: &mut Sweep<'_>) {
         let height = self.globals.height;
         let since = self.slots[id as usize].account.breached(compartment).unwrap_or(height);
-        if compartment == Compartment::Cross && self.slots[id as usize].account.reserved != Atoms::ZERO {
-            self.account_mut(id).reserved = Atoms::ZERO;
-        }
         let sums = self.favourable(id, compartment);
         let legs = self.fresh_legs(id, compartment);
         // Deleveraging or a takeover earlier in this sweep may have changed the account.
@@ -355,6 +363,10 @@ impl Ledger {
         if sums.equity <= 0 {
             self.close_all(id, compartment, -sums.equity, &legs, since, sweep);
         } else {
+            if self.close_in_auctions(id, compartment, &legs, since, sweep) {
+                self.account_mut(id).set_breached(compartment, Some(since));
+                return;
+            }
             for (_, market) in legs {
                 if self.favourable(id, compartment).covers_initial() {
                     break;
@@ -438,6 +450,107 @@ impl Ledger {
         self.markets[usize::from(market.0)].mark.map_or(PriceTicks(0), |mark| mark.last_known().0)
     }
 
+    /// The price at which a leg's share of its compartment's equity ends: nobody closes it at a worse one. Rounded
+    /// against the account, and inside the market's range.
+    fn bankruptcy_limit(&self, id: u32, compartment: Compartment, market: MarketId) -> PriceTicks {
+        let at = usize::from(market.0);
+        let position = self.slots[id as usize].account.lots(market).0;
+        let sums = self.favourable(id, compartment);
+        let (sheet, params) = (&self.sheets[at], &self.markets[at].params);
+        let unit = i128::from(sheet.unit);
+        let margin = sheet.margin(position, Valuation::Favourable).maintenance;
+        // Exact for ordinary sizes; cut so that the product fits for the largest, against the account.
+        let cut = (128 - sums.maintenance.leading_zeros()).saturating_sub(60);
+        let share =
+            (sums.equity.max(0) * (margin >> cut)).floor_div((sums.maintenance >> cut) + i128::from(cut > 0));
+        let bankrupt = kernel::bankruptcy_unit(unit, i128::from(position), share);
+        let tick = i128::from(params.atoms_per_tick_lot);
+        let (low, high) = (i128::from(params.min_price.0), i128::from(params.max_price.0));
+        let limit = if position > 0 { bankrupt.ceil_div(tick) } else { bankrupt.floor_div(tick) };
+        PriceTicks(limit.clamp(low, high) as u64)
+    }
+
+    /// Lets the auctions of this block close what restores initial margin, closes on their way included. `false`
+    /// if the ladder goes on without them, and then nothing has changed: a market of the legs does not close in
+    /// auctions, or its zone is late; a close of the compartment came back unfilled in this block; the
+    /// compartment has waited as long as any may; the inbox is full; or it is the backstop's own.
+    ///
+    /// Legs close by falling maintenance margin, as on the ladder. What is on its way counts as closed at the mark
+    /// price, less the penalty.
+    fn close_in_auctions(
+        &mut self,
+        id: u32,
+        compartment: Compartment,
+        legs: &[(i128, MarketId)],
+        since: Height,
+        sweep: &mut Sweep<'_>,
+    ) -> bool {
+        let waited = self.globals.height.0 - since.0;
+        let own = matches!(self.slots[id as usize].account.kind, AccountKind::Backstop(_));
+        if own
+            || waited >= u64::from(self.globals.max_wait_blocks)
+            || legs.iter().any(|(_, market)| self.is_late(*market) || self.is_unfilled(id, *market))
+        {
+            return false;
+        }
+        let sums = self.favourable(id, compartment);
+        let mut of = Distress { equity: sums.equity, initial: sums.initial };
+        let mut closes = Vec::new();
+        for &(_, market) in legs {
+            if of.equity * 1_000_000 >= of.initial {
+                break;
+            }
+            let at = usize::from(market.0);
+            let held = self.slots[id as usize].account.lots(market).0;
+            let (sheet, params) = (&self.sheets[at], &self.markets[at].params);
+            let (unit, rate) = (i128::from(sheet.unit), i128::from(params.liquidation.penalty_ppm.0));
+            let close = |of: Distress<i128>, from: i128, closed: i128| Distress {
+                equity: of.equity - kernel::penalty(unit * closed, rate, of.equity),
+                initial: of.initial - kernel::margin(unit * from, &sheet.tiers).initial
+                    + kernel::margin(unit * (from - closed), &sheet.tiers).initial,
+            };
+            let size = i128::from(held.unsigned_abs());
+            let on_way = i128::from(self.closes_on_way(id, market)).min(size);
+            of = close(of, size, on_way);
+            let left = size - on_way;
+            if left > 0 && of.equity * 1_000_000 < of.initial {
+                let wanted = kernel::lots_to_close(of, unit, left, rate, &sheet.tiers);
+                of = close(of, left, wanted);
+                closes.push((market, held, wanted as i64));
+            }
+        }
+        if !self.place_closes(id, compartment, &closes) {
+            return false;
+        }
+        sweep.report.steps += closes.len() as u64;
+        true
+    }
+
+    /// Puts closes into the inboxes of this height, if they take them all.
+    fn place_closes(&mut self, id: u32, compartment: Compartment, closes: &[(MarketId, i64, i64)]) -> bool {
+        let orders: Vec<Terms> = closes
+            .iter()
+            .map(|&(market, held, lots)| Terms {
+                market,
+                side: if held > 0 { Side::Sell } else { Side::Buy },
+                limit: self.bankruptcy_limit(id, compartment, market),
+                lots: Lots(lots),
+                kind: Kind::Liquidation,
+                reduce_only: true,
+                good_til: None,
+                cloid: None,
+            })
+            .collect();
+        if !self.has_room(orders.len(), limits::MAX_ENTRIES_PER_INBOX) {
+            return false;
+        }
+        for terms in orders {
+            self.place(AccountId(u64::from(id)), terms);
+        }
+        self.force(id);
+        true
+    }
+
     /// Offers lots to the venue and settles the fills that hold.
     #[allow(clippy::too_many_arguments)]
     fn sell_at_venue(
@@ -451,21 +564,9 @@ impl Ledger {
         sweep: &mut Sweep<'_>,
     ) {
         let at = usize::from(market.0);
-        let position = self.slots[id as usize].account.lots(market).0;
-        let direction = -position.signum();
-        let sums = self.favourable(id, compartment);
-        let (sheet, params) = (&self.sheets[at], &self.markets[at].params);
-        let unit = i128::from(sheet.unit);
-        let margin = sheet.margin(position, Valuation::Favourable).maintenance;
-        // Exact for ordinary sizes; cut so that the product fits for the largest, against the account.
-        let cut = (128 - sums.maintenance.leading_zeros()).saturating_sub(60);
-        let share =
-            (sums.equity.max(0) * (margin >> cut)).floor_div((sums.maintenance >> cut) + i128::from(cut > 0));
-        let bankrupt = kernel::bankruptcy_unit(unit, i128::from(position), share);
-        let tick = i128::from(params.atoms_per_tick_lot);
-        let (low, high) = (i128::from(params.min_price.0), i128::from(params.max_price.0));
-        let limit = if direction < 0 { bankrupt.ceil_div(tick) } else { bankrupt.floor_div(tick) };
-        let limit = PriceTicks(limit.clamp(low, high) as u64);
+        let direction = -self.slots[id as usize].account.lots(market).0.signum();
+        let limit = self.bankruptcy_limit(id, compartment, market);
+        let params = &self.markets[at].params;
         let maker_fee = i128::from(params.maker_fee_ppm.0);
         let order =
             CloseOrder { account: AccountId(u64::from(id)), market, lots: Lots(direction * lots), limit };
@@ -485,7 +586,8 @@ impl Ledger {
             let fee = kernel::fee(notional, maker_fee);
             let maker = fill.maker.0 as usize;
             let signed = direction * fill.lots.0;
-            let Ok((next, flow)) = self.plan_side(&self.slots[maker].account, market, -signed, unit, fee)
+            let Ok((next, flow)) =
+                self.plan_side(maker as u32, &self.slots[maker].account, market, -signed, unit, fee)
             else {
                 continue;
             };
@@ -615,11 +717,34 @@ impl Ledger {
     /// A trade that the ladder imposes. A compartment that it leaves empty with a deficit has it paid, or
     /// booked as uncovered, so that an isolated deficit never reaches cross and none is forgotten.
     fn ladder_trade(&mut self, id: u32, market: MarketId, lots: i64, quote: i128, report: &mut SweepReport) {
+        self.imposed_trade(id, market, lots, quote, 0, MarginMode::Cross, report);
+        self.force(id);
+    }
+
+    /// A trade that nothing can refuse, of the ladder or of an auction, with its fee, which the caller books. A
+    /// position that opens is margined by `opens`. What is reserved for the account's orders follows.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn imposed_trade(
+        &mut self,
+        id: u32,
+        market: MarketId,
+        lots: i64,
+        quote: i128,
+        fee: i128,
+        opens: MarginMode,
+        report: &mut SweepReport,
+    ) {
         let index = self.sheets[usize::from(market.0)].index;
         let account = self.account_mut(id);
-        let mode = account.position(market).map_or(MarginMode::Cross, |position| position.mode);
+        let mode = account.position(market).map_or(opens, |position| position.mode);
+        let compartment = match mode {
+            MarginMode::Cross => Compartment::Cross,
+            MarginMode::Isolated => Compartment::Isolated(market),
+        };
         let cross = account.collateral;
         let flow = trade::trade(account, market, index, lots, quote, mode);
+        // An isolated position that became flat pays from what it just returned to cross.
+        *account.collateral_of_mut(compartment) -= Atoms(fee);
         let gone = account.position(market).is_none();
         let deficit = match mode {
             MarginMode::Isolated if gone => cross - account.collateral,
@@ -637,6 +762,7 @@ impl Ledger {
             let left = self.pay_deficit(id, market, deficit.0, report);
             self.leave_uncovered(market, left, report);
         }
+        self.reserve(id);
     }
 
     /// How many lots the backstop can take of a position on `side`.
@@ -769,6 +895,11 @@ impl Ledger {
 
     /// Who closes `lots` (signed) of a market: accounts on the other side with the lots that they close.
     fn counterparties(&self, market: MarketId, lots: i64) -> Vec<Counterparty> {
+        if self.mode == SweepMode::Indexed
+            && let Some(plan) = self.largest_unhedged(market, lots)
+        {
+            return plan;
+        }
         let index = &self.index[usize::from(market.0)];
         let mut ids: Vec<u32> = if self.mode == SweepMode::FullScan {
             (0..self.slots.len() as u32).collect()
@@ -784,22 +915,8 @@ impl Ledger {
         };
         ids.sort_unstable();
         ids.dedup();
-        let mut candidates = Vec::new();
-        for id in ids {
-            let account = &self.slots[id as usize].account;
-            let Some(position) = account.position(market).filter(|leg| (leg.lots.0 > 0) != (lots > 0)) else {
-                continue;
-            };
-            let equity = health::sums(account, position.compartment(), &self.sheets, Valuation::Plain).equity;
-            let size = position.lots.0.abs();
-            let open = if equity < 0 {
-                [0, 0, size]
-            } else {
-                let hedged = self.hedged_lots(id, market);
-                [size - hedged, hedged, 0]
-            };
-            candidates.push((Counterparty { account: id, lots: 0, equity: equity.max(0) }, open));
-        }
+        let mut candidates: Vec<_> =
+            ids.into_iter().filter_map(|id| self.counterparty(id, market, lots)).collect();
         let mut left = lots.abs();
         for class in 0..3 {
             let mut ranked: Vec<usize> =
@@ -811,7 +928,7 @@ impl Ledger {
             }
             // The largest first, so that a small pool does not touch every account of the other side. The
             // sort is stable over ascending ids: ties have one order.
-            ranked.sort_by_key(|&at| core::cmp::Reverse(candidates[at].1[class]));
+            ranked.sort_by_key(|&at| Reverse(candidates[at].1[class]));
             let mut covered = 0;
             let enough = ranked
                 .iter()
@@ -829,6 +946,69 @@ impl Ledger {
             left -= now;
         }
         candidates.into_iter().map(|(candidate, _)| candidate).filter(|part| part.lots > 0).collect()
+    }
+
+    /// The plan, if lots that are not hedged are enough of it: found from the largest position down, without
+    /// looking at all of them. `None` if they are not; then somebody has to look at everybody.
+    fn largest_unhedged(&self, market: MarketId, lots: i64) -> Option<Vec<Counterparty>> {
+        let index = &self.index[usize::from(market.0)];
+        let sizes = if lots > 0 { &index.short_sizes } else { &index.long_sizes };
+        let cover = lots.abs().saturating_mul(ADL_COVER);
+        // Nobody has more lots that are not hedged than lots. So who has more of them than the next position
+        // has lots comes before everybody who has not been looked at.
+        let mut waiting = BinaryHeap::new();
+        let look_at = |id: u32, waiting: &mut BinaryHeap<_>| {
+            if let Some((part, [open, ..])) =
+                self.counterparty(id, market, lots).filter(|(_, open)| open[0] > 0)
+            {
+                waiting.push((open, Reverse(id), part.equity));
+            }
+        };
+        for &id in &self.dirty {
+            look_at(id, &mut waiting);
+        }
+        let (mut ranked, mut covered) = (Vec::new(), 0);
+        let mut rest = sizes.iter().rev();
+        loop {
+            let next = rest.next();
+            let size = next.map_or(0, |&(size, _)| size);
+            while waiting.peek().is_some_and(|&(open, ..)| open > size) {
+                let Some((open, Reverse(account), equity)) = waiting.pop() else { break };
+                ranked.push((Counterparty { account, lots: 0, equity }, open));
+                covered += open;
+                if ranked.len() >= ADL_COUNTERPARTIES && covered >= cover {
+                    ranked.sort_unstable_by_key(|(part, _)| part.account);
+                    let weights: Vec<i128> = ranked.iter().map(|&(_, open)| i128::from(open)).collect();
+                    let parts = kernel::apportion(i128::from(lots.abs()), &weights);
+                    let plan = ranked.into_iter().zip(parts);
+                    return Some(
+                        plan.map(|((part, _), lots)| Counterparty { lots: lots as i64, ..part })
+                            .filter(|part| part.lots > 0)
+                            .collect(),
+                    );
+                }
+            }
+            let &(_, id) = next?;
+            // Whoever is dirty has been looked at, and the index has old sizes of theirs.
+            if !self.slots[id as usize].dirty {
+                look_at(id, &mut waiting);
+            }
+        }
+    }
+
+    /// An account on the other side of `lots`, with its lots by class: not hedged, hedged, without equity.
+    fn counterparty(&self, id: u32, market: MarketId, lots: i64) -> Option<(Counterparty, [i64; 3])> {
+        let account = &self.slots[id as usize].account;
+        let position = account.position(market).filter(|leg| (leg.lots.0 > 0) != (lots > 0))?;
+        let equity = health::sums(account, position.compartment(), &self.sheets, Valuation::Plain).equity;
+        let size = position.lots.0.abs();
+        let open = if equity < 0 {
+            [0, 0, size]
+        } else {
+            let hedged = self.hedged_lots(id, market);
+            [size - hedged, hedged, 0]
+        };
+        Some((Counterparty { account: id, lots: 0, equity: equity.max(0) }, open))
     }
 
     /// How many lots of a cross position are hedged by the account's other cross positions: the part of

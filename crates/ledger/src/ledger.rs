@@ -1,6 +1,6 @@
 //! The ledger in memory: records, what is derived from them, and the journal of the block in progress.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_types::{
     AccountId, Atoms, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, PriceState, TimeMs, limits,
@@ -8,10 +8,11 @@ use seawall_types::{
 use thiserror::Error;
 
 use crate::{
-    health::{self, Health, Sheet, Valuation},
+    health::{self, Health, MarginCheck, Sheet, Valuation},
     index::{Entry, MarketIndex},
     kernel,
     ladder::Event,
+    orders::Book,
     params::{ChainParams, ParamsError},
     state::{Account, AccountKind, Compartment, Exit, Globals, Market, Position, Record, RecordKey},
 };
@@ -84,6 +85,9 @@ pub enum RestoreError {
     /// Parameters.
     #[error(transparent)]
     Params(#[from] ParamsError),
+    /// An order, entry or inbox without its market, account, zone or inbox, or out of its range.
+    #[error("{0:?} is malformed")]
+    Order(RecordKey),
     /// Positions, modes or nonces out of order or range.
     #[error("account {0} is malformed")]
     Account(AccountId),
@@ -109,6 +113,9 @@ pub enum AuditError {
     /// The funding pool with what is owed to it is not the dust on record.
     #[error("market {0}: the funding pool does not match what positions owe")]
     Funding(MarketId),
+    /// What is reserved is not the worst case of the open orders.
+    #[error("account {0}: reserved differs from the worst case of its orders")]
+    Reserved(AccountId),
     /// Derived totals differ from a recount.
     #[error("running totals differ from a recount")]
     Totals,
@@ -210,6 +217,14 @@ struct Journal {
     accounts: Vec<(u32, Option<Account>)>,
     exits: usize,
     events: Vec<Event>,
+    /// Orders, entries and inboxes as they were before the block.
+    book: BTreeMap<RecordKey, Option<Record>>,
+    /// Records that each zone settled in this block.
+    settled: BTreeMap<u8, usize>,
+    /// Accounts with orders whose positions the ladder changed.
+    forced: BTreeSet<u32>,
+    /// Whose liquidation closes came back unfilled in this block, and in which market.
+    unfilled: BTreeSet<(u32, MarketId)>,
 }
 
 /// The settlement layer's state machine. See the crate's documentation for its rules.
@@ -219,6 +234,7 @@ pub struct Ledger {
     pub(crate) markets: Vec<Market>,
     pub(crate) slots: Vec<Slot>,
     exits: Vec<Exit>,
+    pub(crate) book: Book,
     // Derived from here on.
     pub(crate) sheets: Vec<Sheet>,
     pub(crate) index: Vec<MarketIndex>,
@@ -315,7 +331,7 @@ impl Ledger {
             accounts: records.len() as u64,
             exits: 0,
         };
-        let ledger = Self::assemble(globals, markets, records, Vec::new());
+        let ledger = Self::assemble(globals, markets, records, Vec::new(), Book::default());
         debug_assert_eq!(ledger.audit(), Ok(()));
         Ok(ledger)
     }
@@ -383,6 +399,7 @@ impl Ledger {
             }
             list[at].replace(value).is_none()
         }
+        let mut orders: BTreeMap<RecordKey, Record> = BTreeMap::new();
         for (key, record) in records {
             let placed = match (key, record) {
                 (RecordKey::Globals, Record::Globals(record)) => globals.replace(record).is_none(),
@@ -395,6 +412,10 @@ impl Ledger {
                 (RecordKey::Exit(index), Record::Exit(record)) => {
                     place(&mut exits, index as usize, record, u64::from(u32::MAX))
                 }
+                (
+                    RecordKey::Zone(_) | RecordKey::Inbox(..) | RecordKey::Entry(_) | RecordKey::Order(_),
+                    record,
+                ) => orders.insert(key, record).is_none(),
                 _ => false,
             };
             if !placed {
@@ -430,27 +451,42 @@ impl Ledger {
         }
         for (at, account) in accounts.iter().enumerate() {
             let ascending = account.positions.windows(2).all(|pair| pair[0].market < pair[1].market)
-                && account.isolated.windows(2).all(|pair| pair[0] < pair[1])
-                && account.nonces.windows(2).all(|pair| pair[0] < pair[1]);
+                && account.isolated.windows(2).all(|pair| pair[0] < pair[1]);
             let sound = account.positions.iter().all(|position| {
                 usize::from(position.market.0) < markets.len()
                     && position.lots.0 != 0
                     && (position.mode == MarginMode::Isolated || position.isolated == Atoms::ZERO)
             });
-            if !ascending
-                || !sound
-                || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT
-                || account.nonces.len() > limits::MAX_NONCES_PER_ACCOUNT
-            {
+            if !ascending || !sound || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT {
                 return Err(RestoreError::Account(AccountId(at as u64)));
             }
         }
-        let ledger = Self::assemble(globals, markets, accounts, exits);
+        let mut book = Book::default();
+        for (key, record) in &orders {
+            let zone = |market: MarketId| markets[usize::from(market.0)].params.orders.zone;
+            if let Record::Order(order) = record
+                && (usize::from(order.terms.market.0) >= markets.len()
+                    || order.account.0 >= accounts.len() as u64)
+            {
+                return Err(RestoreError::Order(*key));
+            }
+            if !book.put(*key, Some(record), zone) {
+                return Err(RestoreError::Misplaced(*key));
+            }
+        }
+        book.check(globals.height, &markets).map_err(RestoreError::Order)?;
+        let ledger = Self::assemble(globals, markets, accounts, exits, book);
         ledger.audit()?;
         Ok(ledger)
     }
 
-    fn assemble(globals: Globals, markets: Vec<Market>, accounts: Vec<Account>, exits: Vec<Exit>) -> Self {
+    fn assemble(
+        globals: Globals,
+        markets: Vec<Market>,
+        accounts: Vec<Account>,
+        exits: Vec<Exit>,
+        book: Book,
+    ) -> Self {
         let mut totals = Totals::new(markets.len());
         for account in &accounts {
             totals.add(account, 1);
@@ -466,6 +502,7 @@ impl Ledger {
                 .map(|account| Slot { account, entries: Vec::new(), stamp: 0, dirty: true })
                 .collect(),
             exits,
+            book,
             dirty,
             hot: BTreeSet::new(),
             mode: SweepMode::Indexed,
@@ -491,7 +528,7 @@ impl Ledger {
             .iter()
             .enumerate()
             .map(|(at, exit)| (RecordKey::Exit(at as u64), Record::Exit(exit.clone())));
-        globals.chain(markets).chain(accounts).chain(exits)
+        globals.chain(markets).chain(accounts).chain(exits).chain(self.book.records())
     }
 
     /// Chooses how the sweep finds breaches. Both ways do the same to the state.
@@ -543,12 +580,17 @@ impl Ledger {
         Some(health::health(account, compartment, &self.sheets))
     }
 
-    /// Whether an account's cross compartment is in breach, as the sweep sees it. `None` if there is no such
-    /// account.
-    pub fn margin_check(&self, id: AccountId) -> Option<bool> {
+    /// Equity, maintenance and initial margin of an account's cross compartment, as the sweep sees them. `None`
+    /// if there is no such account.
+    pub fn margin_check(&self, id: AccountId) -> Option<MarginCheck> {
         let account = self.account(id)?;
         let sums = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Favourable);
-        Some(sums.in_breach())
+        Some(MarginCheck {
+            equity: Atoms(sums.equity),
+            maintenance: Atoms(sums.maintenance_atoms()),
+            initial: Atoms(sums.initial_atoms()),
+            in_breach: sums.in_breach(),
+        })
     }
 
     /// Counts accounts with a compartment whose equity is below `ratio_ppm` of maintenance (1,000,000 is a
@@ -575,6 +617,11 @@ impl Ledger {
             totals.check_market(id, market)?;
         }
         totals.check_claims(&self.globals, &self.markets)?;
+        for (id, slot) in self.slots.iter().enumerate() {
+            if slot.account.reserved != self.reservation(id as u32, &slot.account) {
+                return Err(AuditError::Reserved(AccountId(id as u64)));
+            }
+        }
         if self.journal.is_none() && totals != self.totals {
             return Err(AuditError::Totals);
         }
@@ -597,6 +644,10 @@ impl Ledger {
             accounts: Vec::new(),
             exits: self.exits.len(),
             events: Vec::new(),
+            book: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            forced: BTreeSet::new(),
+            unfilled: BTreeSet::new(),
         });
         self.globals.height = height;
         self.globals.time = time;
@@ -608,6 +659,43 @@ impl Ledger {
 
     pub(crate) fn push_event(&mut self, event: Event) {
         self.journal().events.push(event);
+    }
+
+    /// Keeps a record of the book as it was before the block. Called before it is changed.
+    pub(crate) fn remember(&mut self, key: RecordKey) {
+        let Self { journal, book, .. } = self;
+        let journal = journal.as_mut().expect("a block is in progress");
+        journal.book.entry(key).or_insert_with(|| book.record(key));
+    }
+
+    /// Records that each zone settled in this block.
+    pub(crate) fn settled_in_block(&mut self) -> &mut BTreeMap<u8, usize> {
+        &mut self.journal().settled
+    }
+
+    pub(crate) fn settled_before(&self, zone: u8) -> usize {
+        self.journal.as_ref().and_then(|journal| journal.settled.get(&zone).copied()).unwrap_or_default()
+    }
+
+    /// Notes that the ladder or a fill changed a position of somebody with orders.
+    pub(crate) fn force(&mut self, id: u32) {
+        if self.book.has_orders(id) {
+            self.journal().forced.insert(id);
+        }
+    }
+
+    /// Notes that a liquidation close ended without being filled whole.
+    pub(crate) fn note_unfilled(&mut self, id: u32, market: MarketId) {
+        self.journal().unfilled.insert((id, market));
+    }
+
+    pub(crate) fn is_unfilled(&self, id: u32, market: MarketId) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.unfilled.contains(&(id, market)))
+    }
+
+    /// Whose positions the ladder or fills changed since this was asked.
+    pub(crate) fn forced(&mut self) -> BTreeSet<u32> {
+        core::mem::take(&mut self.journal().forced)
     }
 
     /// A market, to be changed in this block.
@@ -665,6 +753,7 @@ impl Ledger {
     /// # Panics
     /// If a market does not exist: the chain's oracle knows the same markets.
     pub fn set_marks(&mut self, marks: &[(MarketId, Mark)]) {
+        let mut moved = BTreeSet::new();
         for &(id, mark) in marks {
             let market = &self.markets[usize::from(id.0)];
             let range = market.params.min_price..=market.params.max_price;
@@ -676,8 +765,10 @@ impl Ledger {
             if mark != market.mark {
                 self.market_mut(id).mark = mark;
                 self.refresh_sheet(id);
+                moved.insert(id);
             }
         }
+        self.reserve_in(moved.into_iter());
     }
 
     /// Takes a market's price, state and index over into what is derived from them.
@@ -720,6 +811,7 @@ impl Ledger {
     /// If value was not conserved. That is a bug, and a validator that cannot account for its users' value
     /// must not sign the block.
     pub fn end_block(&mut self) -> BlockDelta {
+        self.close_inboxes();
         let journal = self.journal.take().expect("a block is in progress");
         let mut changes = Vec::with_capacity(journal.accounts.len() + self.markets.len() + 1);
         if journal.globals != self.globals {
@@ -757,6 +849,12 @@ impl Ledger {
         }
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
+        }
+        for (key, before) in journal.book {
+            let after = self.book.record(key);
+            if before != after {
+                changes.push((key, before, after));
+            }
         }
         self.assert_conserved();
         BlockDelta { height: self.globals.height, changes, events: journal.events }
@@ -849,6 +947,14 @@ impl Ledger {
             (RecordKey::Exit(index), None) => {
                 assert!(index + 1 == self.exits.len() as u64, "exits leave in reverse order");
                 self.exits.pop();
+            }
+            (
+                RecordKey::Zone(_) | RecordKey::Inbox(..) | RecordKey::Entry(_) | RecordKey::Order(_),
+                record,
+            ) => {
+                let Self { book, markets, .. } = self;
+                let put = book.put(key, record, |market| markets[usize::from(market.0)].params.orders.zone);
+                assert!(put, "a delta puts records where they belong");
             }
             _ => panic!("a delta puts records where they belong"),
         }

@@ -4,7 +4,8 @@
 //! # A block
 //!
 //! ```text
-//! begin_block -> set_marks -> accrue_funding -> apply(rescues) -> sweep -> apply(trades) -> end_block
+//! begin_block -> set_marks -> accrue_funding -> void_overdue, settle(outcomes) -> apply(rescues) -> sweep
+//!     -> apply(trades) -> end_block
 //! ```
 //!
 //! The caller checks signatures and decides what a block carries; the ledger decides what it does. A
@@ -14,7 +15,8 @@
 //!
 //! # State
 //!
-//! All canonical state is in four kinds of [`Record`]: [`Globals`], [`Market`], [`Account`] and [`Exit`].
+//! All canonical state is in eight kinds of [`Record`]: [`Globals`], [`Market`], [`Account`], [`Exit`], and for
+//! orders [`ZoneState`], [`ZoneInbox`], [`ZoneEntry`] and [`OpenOrder`].
 //! Everything else (valuation sheets, running totals, the sweep's index) is derived, rebuilt by
 //! [`Ledger::from_records`], and never decides what a block does.
 //!
@@ -46,6 +48,11 @@
 //! In every block, for every compartment in breach that has a fresh leg: see the `ladder` module for the
 //! rungs and their order, the `index` module for how breaches are found without scanning accounts.
 //!
+//! # Orders
+//!
+//! Orders are matched elsewhere, by zones that run beside settlement. What settlement reserves for them, gives to
+//! a zone, and does with what comes back: see the `orders` module.
+//!
 //! # Invariants, checked in production after every block
 //!
 //! 1. Conservation: collateral - costs + funding pools + insurance - uncovered deficits = supply, where
@@ -54,13 +61,14 @@
 //! 3. In each market the funding pool plus what positions owe it is the dust on record, below one atom.
 //!
 //! And by the tests: the indexed sweep finds what a full scan finds; undo and redo are exact; no
-//! liquidation without a fresh price; nobody waits longer than the limit; isolated deficits stay isolated.
+//! liquidation without a fresh price; nobody waits longer than the limit; isolated deficits stay isolated; what is
+//! reserved is the recomputed worst case; each inbox ends once.
 //!
 //! # Deliberately absent
 //!
-//! Orders and the auction (so nothing is ever `reserved`, and [`CloseVenue`] has no implementation but
-//! [`NoVenue`]), a funding premium, offsets between markets, changes of parameters, reopening or settling
-//! a quarantined market, and a way for the backstop to unwind other than netting and deleveraging.
+//! Matching ([`CloseVenue`], a venue that answers at once, has no implementation but [`NoVenue`]); a funding
+//! premium, offsets between markets, changes of parameters, reopening or settling a quarantined market, and a way
+//! for the backstop to unwind other than netting and deleveraging.
 
 #![forbid(unsafe_code)]
 
@@ -72,20 +80,25 @@ mod health;
 mod index;
 mod ladder;
 mod ledger;
+mod nonces;
+mod orders;
 mod state;
 mod trade;
 
 pub use actions::{Filled, Receipt};
-pub use health::{Health, Valuation};
+pub use health::{Health, MarginCheck, Valuation};
 pub use ladder::{CloseOrder, CloseVenue, Event, Liquidated, NoVenue, SweepReport, VenueFill};
 pub use ledger::{
     AuditError, BlockDelta, Change, GenesisAccount, GenesisError, GenesisPosition, Ledger, RestoreError,
     SweepMode,
 };
+pub use nonces::{NonceRun, Nonces};
+pub use orders::{SettleFault, SettleReport, SettledFill, Statuses};
 pub use params::{
-    BackstopParams, ChainParams, FundingParams, LiquidationParams, MarketParams, ParamsError, Symbol,
-    TierParams,
+    BackstopParams, ChainParams, FundingParams, LiquidationParams, MarketParams, OrderParams, ParamsError,
+    Symbol, TierParams,
 };
 pub use state::{
-    Account, AccountKind, Compartment, Exit, Globals, Market, Position, QuarantineReason, Record, RecordKey,
+    Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, QuarantineReason, Record,
+    RecordKey, ZoneEntry, ZoneInbox, ZoneState,
 };

@@ -18,6 +18,10 @@ pub const MAX_FUNDING_INTERVAL_MS: u64 = 1 << 30;
 pub const MAX_FUNDING_CAP_PPM: u32 = 100_000;
 /// Longest wait for liquidation that a chain may allow, in blocks.
 pub const MAX_WAIT_BLOCKS: u32 = 10_000;
+/// Longest life of an inbox without an outcome, in blocks.
+pub const MAX_VOID_AFTER: u32 = 256;
+/// Most records of outcomes that a zone may settle in a block.
+pub const MAX_SETTLED_RECORDS: u32 = 1 << 20;
 /// Most liquidation steps that a block may reserve.
 pub const MAX_LIQUIDATION_STEPS: u32 = 1_000_000;
 
@@ -125,6 +129,38 @@ pub struct BackstopParams {
     pub per_block_lots: Lots,
 }
 
+/// Orders in a market, and what its zone may do in a block. Markets of one zone agree on what is the zone's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct OrderParams {
+    /// The zone whose auctions fill orders of this market.
+    pub zone: u8,
+    /// The smallest order that does not close a position.
+    pub min_lots: Lots,
+    /// Most orders that an account may have here, those on their way in or out included.
+    pub max_per_account: u16,
+    /// Of the zone: in how many blocks an inbox must have an outcome. Then it is void.
+    pub void_after: u32,
+    /// How many blocks liquidation waits for the zone before the ladder goes on without it. Zero: liquidation does
+    /// not close in auctions.
+    pub late_after: u32,
+    /// Of the zone: most records (fills, cuts, ends, slides) that it settles in a block.
+    pub max_records: u32,
+}
+
+impl Default for OrderParams {
+    fn default() -> Self {
+        Self {
+            zone: 0,
+            min_lots: Lots(1),
+            max_per_account: 64,
+            void_after: 32,
+            late_after: 0,
+            max_records: 1 << 14,
+        }
+    }
+}
+
 /// A market.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
@@ -159,6 +195,9 @@ pub struct MarketParams {
     pub liquidation: LiquidationParams,
     /// Backstop.
     pub backstop: BackstopParams,
+    /// Orders.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub orders: OrderParams,
 }
 
 /// What genesis says about the ledger.
@@ -227,6 +266,14 @@ pub enum ParamsError {
     /// Backstop fund or capacity out of range.
     #[error("market {0}: backstop fund or capacity out of range")]
     Backstop(MarketId),
+    /// Smallest order, orders of an account, life of an inbox or records of a block out of range.
+    #[error(
+        "market {0}: smallest order, orders of an account, life of an inbox or records of a block out of range"
+    )]
+    Orders(MarketId),
+    /// Two markets of a zone disagree on what is the zone's.
+    #[error("market {0}: another market of its zone has other limits for the zone")]
+    ZoneDisagrees(MarketId),
     /// Insurance fund negative or too large.
     #[error("insurance fund out of range")]
     Insurance,
@@ -301,6 +348,15 @@ impl MarketParams {
                 && (0..=self.open_interest_cap.0).contains(&self.backstop.capacity_lots.0)
                 && (0..=self.open_interest_cap.0).contains(&self.backstop.per_block_lots.0),
             ParamsError::Backstop,
+        )?;
+        require(
+            (1..=self.account_cap.0).contains(&self.orders.min_lots.0)
+                && (1..=limits::MAX_ORDERS_PER_ACCOUNT).contains(&usize::from(self.orders.max_per_account))
+                && (1..=MAX_VOID_AFTER).contains(&self.orders.void_after)
+                && self.orders.late_after <= self.orders.void_after
+                && (limits::MIN_RECORDS_PER_PART as u32..=MAX_SETTLED_RECORDS)
+                    .contains(&self.orders.max_records),
+            ParamsError::Orders,
         )
     }
 
@@ -339,6 +395,12 @@ impl ChainParams {
             market.validate(id)?;
             if self.markets[..index].iter().any(|other| other.symbol == market.symbol) {
                 return Err(ParamsError::DuplicateSymbol(id));
+            }
+            let of_zone = |orders: OrderParams| (orders.void_after, orders.max_records);
+            if self.markets[..index].iter().any(|other| {
+                other.orders.zone == market.orders.zone && of_zone(other.orders) != of_zone(market.orders)
+            }) {
+                return Err(ParamsError::ZoneDisagrees(id));
             }
         }
         Ok(())

@@ -1,12 +1,14 @@
 //! The canonical records. Everything that a block can change is in one of them; whatever else the ledger
 //! keeps in memory is derived and rebuilt from these.
 
+use std::collections::BTreeMap;
+
 use seawall_types::{
-    AccountId, Atoms, ChainId, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Nonce, Recipient,
-    TimeMs,
+    AccountId, Atoms, ChainId, Entry, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Order,
+    OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs,
 };
 
-use crate::params::MarketParams;
+use crate::{nonces::Nonces, params::MarketParams};
 
 /// What an account is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,14 +50,15 @@ pub struct Account {
     pub kind: AccountKind,
     /// Cross collateral. Negative only while unrealised profit or a blind position carries it.
     pub collateral: Atoms,
-    /// The part of the collateral that is promised to orders on their way.
+    /// What is kept for the worst case of open orders, of cross and isolated markets: out of cross, from which
+    /// an isolated position takes what it lacks when it is filled.
     pub reserved: Atoms,
     /// Open positions by ascending market, at most one each.
     pub positions: Vec<Position>,
     /// Markets in which positions open isolated, ascending.
     pub isolated: Vec<MarketId>,
-    /// Used nonces by ascending expiry. Expired ones are dropped when the next one is added.
-    pub nonces: Vec<(Height, Nonce)>,
+    /// Used nonces. Expired ones are dropped when the next one is added.
+    pub nonces: Nonces,
     /// When cross was first found in breach, if it waits for liquidation.
     pub breached: Option<Height>,
 }
@@ -128,6 +131,65 @@ pub struct Exit {
     pub height: Height,
 }
 
+/// An order that may still trade.
+///
+/// Its terms are those after the last height of its zone that ended, so that the zone can be rebuilt from them.
+/// What the settled parts of the height after that did to it stands beside them until that height ends, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOrder {
+    /// Its owner.
+    pub account: AccountId,
+    /// What it asks for. Of a modification, what it would ask for if it took its order's place.
+    pub terms: Terms,
+    /// Lots that such parts filled or cut.
+    pub spent: Lots,
+    /// Where such a part moved its limit.
+    pub slid: Option<PriceTicks>,
+    /// Whether it ended in such a part.
+    pub ended: bool,
+    /// The height whose inbox cancels it. Auctions before that can still fill it.
+    pub leaving: Option<Height>,
+}
+
+impl OpenOrder {
+    /// Lots that can still trade.
+    pub fn live(&self) -> Lots {
+        if self.ended { Lots::ZERO } else { self.terms.lots - self.spent }
+    }
+
+    /// The order as it stands after the settled parts; `None` if it ended in one.
+    pub fn standing(&self, id: OrderId) -> Option<Order> {
+        let limit = self.slid.unwrap_or(self.terms.limit);
+        let terms = Terms { limit, lots: self.live(), ..self.terms };
+        (!self.ended).then_some(Order { id, account: self.account, terms })
+    }
+}
+
+/// What a zone was asked for, until its outcome is settled or void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneEntry {
+    /// The zone.
+    pub zone: u8,
+    /// The request and whose it is.
+    pub entry: Entry,
+}
+
+/// The inbox of a zone at a height, without its entries, until its outcome is settled or void.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ZoneInbox {
+    /// Markets that hold an auction.
+    pub references: BTreeMap<MarketId, Reference>,
+    /// Parts of its outcome that are settled.
+    pub parts: u32,
+}
+
+/// Where a zone is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneState {
+    /// The last height whose inbox was settled whole or voided.
+    pub ended: Height,
+}
+
 /// Where a record is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordKey {
@@ -139,6 +201,14 @@ pub enum RecordKey {
     Account(AccountId),
     /// [`Exit`] by index.
     Exit(u64),
+    /// [`ZoneState`]. There is none before the first inbox of the zone ends.
+    Zone(u8),
+    /// [`ZoneInbox`].
+    Inbox(u8, Height),
+    /// [`ZoneEntry`].
+    Entry(OrderId),
+    /// [`OpenOrder`].
+    Order(OrderId),
 }
 
 /// A record.
@@ -152,6 +222,14 @@ pub enum Record {
     Account(Account),
     /// [`RecordKey::Exit`].
     Exit(Exit),
+    /// [`RecordKey::Zone`].
+    Zone(ZoneState),
+    /// [`RecordKey::Inbox`].
+    Inbox(ZoneInbox),
+    /// [`RecordKey::Entry`].
+    Entry(ZoneEntry),
+    /// [`RecordKey::Order`].
+    Order(OpenOrder),
 }
 
 /// A part of an account with a health of its own.
@@ -184,7 +262,7 @@ impl Account {
             reserved: Atoms::ZERO,
             positions: Vec::new(),
             isolated: Vec::new(),
-            nonces: Vec::new(),
+            nonces: Nonces::new(),
             breached: None,
         }
     }

@@ -166,3 +166,17 @@ fn funding_charges_no_more_than_one_interval_at_once() {
     assert_eq!(funding_growth(1_000_000_i128, 100, 5_000, 1_000), one);
     assert_eq!(funding_growth(1_000_000_i128, -100, 500, 1_000), -one / 2);
 }
+
+/// Words and what is wider than a word take different ways to the same quotient.
+#[test]
+fn quotients_round_down_on_both_sides_of_a_word() {
+    let word = i128::from(i64::MAX);
+    let edges = [0, 1, 7, word - 1, word, word + 1, word + 2, 3 * word, 1 << 100, i128::MAX / 2];
+    for value in edges.into_iter().flat_map(|edge| [edge, -edge]) {
+        for by in edges.into_iter().filter(|by| *by > 0) {
+            let quotient = value.floor_div(by);
+            assert_eq!(quotient, value.div_euclid(by), "{value} / {by}");
+            assert_eq!(value.ceil_div(by), quotient + i128::from(quotient * by != value), "{value} / {by}");
+        }
+    }
+}

@@ -39,6 +39,16 @@ fn each_condition_on_a_market_has_a_name() {
         (|m| m.backstop.initial_fund = Atoms(-1), ParamsError::Backstop(id)),
         (|m| m.backstop.capacity_lots = Lots(-1), ParamsError::Backstop(id)),
         (|m| m.backstop.per_block_lots = Lots(i64::MAX), ParamsError::Backstop(id)),
+        (|m| m.orders.min_lots = Lots(0), ParamsError::Orders(id)),
+        (|m| m.orders.min_lots = Lots(m.account_cap.0 + 1), ParamsError::Orders(id)),
+        (|m| m.orders.max_per_account = 0, ParamsError::Orders(id)),
+        (|m| m.orders.max_per_account = 257, ParamsError::Orders(id)),
+        (|m| m.orders.void_after = 0, ParamsError::Orders(id)),
+        (|m| m.orders.void_after = 257, ParamsError::Orders(id)),
+        (|m| m.orders.late_after = m.orders.void_after + 1, ParamsError::Orders(id)),
+        (|m| m.orders.max_records = 3, ParamsError::Orders(id)),
+        (|m| m.orders.void_after = 7, ParamsError::ZoneDisagrees(id)),
+        (|m| m.orders.max_records = 7, ParamsError::ZoneDisagrees(id)),
         (|m| m.symbol = "BTC-PERP".parse().unwrap(), ParamsError::DuplicateSymbol(id)),
     ];
     assert_eq!(params().validate(), Ok(()));

@@ -137,16 +137,19 @@ fn nonces_and_expiries() {
     refuse_with(ledger, A, Nonce(1), now, &action, Refusal::NonceUsed);
     refuse_with(ledger, A, Nonce(1), far, &action, Refusal::NonceUsed);
     assert_eq!(ledger.spend_nonce(A, Nonce(1), far), Err(Refusal::NonceUsed));
-    for nonce in 2..=limits::MAX_NONCES_PER_ACCOUNT as u64 {
-        ledger.spend_nonce(A, Nonce(nonce), now).unwrap();
+    for place in 1..limits::MAX_NONCE_RUNS as u64 {
+        ledger.spend_nonce(A, Nonce(10 * place), now).unwrap();
     }
     refuse_with(ledger, A, Nonce(1_000_000), far, &action, Refusal::NonceWindowFull);
+    // What follows a used nonce and expires with it takes no room.
+    ledger.spend_nonce(A, Nonce(11), now).unwrap();
+    ledger.spend_nonce(A, Nonce(2), far).unwrap();
     let quote = fill(ledger, B, A, 1, Side::Sell, 3_000, 1, 1_000_000);
     refuse(ledger, B, &quote, Refusal::NonceWindowFull);
     // A block later all but the far one have expired: there is room, and their numbers are free again.
     next_block(ledger, &[]);
-    ledger.apply(A, Nonce(2), ledger.globals().height, &action).unwrap();
-    assert_eq!(ledger.account(A).unwrap().nonces.len(), 2);
+    ledger.apply(A, Nonce(10), ledger.globals().height, &action).unwrap();
+    assert_eq!(ledger.account(A).unwrap().nonces.runs().len(), 2);
     refuse_with(ledger, A, Nonce(1), far, &action, Refusal::NonceUsed);
 }
 

@@ -6,7 +6,7 @@
 //! data = "data"
 //! listen = "127.0.0.1:7000"
 //! block_interval_ms = 100           # optional
-//! metrics = "127.0.0.1:9000"        # optional
+//! metrics = "127.0.0.1:9000"        # optional; not served yet
 //!
 //! [timeline]                        # optional: without it, chain time is wall time
 //! wall_origin_ms = 1780000000000
@@ -15,11 +15,9 @@
 //!
 //! [replay]                          # optional: without it, the validator has no price sources
 //! name = "crash-2025-10-10"
-//! from_ms = 1760130000000           # optional
-//! to_ms = 1760140000000             # optional
-//! feeds = [0, 3, 5]
+//! feeds = [0, 3, 5]                 # places in the whole recording
 //!
-//! [log]                             # optional
+//! [log]                             # optional; not obeyed yet: SEAWALL_LOG is
 //! filter = "info"
 //! format = "text"                   # or "json"
 //! file = "validator.log"            # optional: standard error without it
@@ -57,7 +55,7 @@ pub struct ValidatorConfig {
     pub listen: SocketAddr,
     /// Wall time between two blocks on one another, at least.
     pub block_interval: Duration,
-    /// Where metrics are served.
+    /// Where metrics shall be served. Checked, and not served yet.
     pub metrics: Option<SocketAddr>,
     /// Chain time.
     pub timeline: Timeline,
@@ -75,13 +73,7 @@ pub struct ValidatorConfig {
 pub struct ReplayConfig {
     /// Name in the catalog.
     pub name: String,
-    /// First instant, in milliseconds since the Unix epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from_ms: Option<u64>,
-    /// The instant at which it ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to_ms: Option<u64>,
-    /// Indices of the feeds that this validator listens to.
+    /// Places, in the whole recording, of the feeds that this validator listens to.
     pub feeds: Vec<usize>,
 }
 
@@ -156,7 +148,8 @@ struct TimelineToml {
 }
 
 const DEFAULT_INTERVAL_MS: u64 = 100;
-const MAX_INTERVAL_MS: u64 = 60_000;
+/// Longest `block_interval_ms` of a configuration.
+pub const MAX_INTERVAL_MS: u64 = 60_000;
 
 impl ValidatorConfig {
     /// Reads a file.
@@ -186,12 +179,6 @@ impl ValidatorConfig {
                 Timeline { wall_origin_ms, chain_origin_ms, speed }
             }
         };
-        if let Some(replay) = &raw.replay
-            && let (Some(from), Some(to)) = (replay.get_ref().from_ms, replay.get_ref().to_ms)
-            && from >= to
-        {
-            return Err(fault(replay.span().start, "replay: from_ms must be below to_ms".into()));
-        }
         let mut peers = Vec::with_capacity(raw.peers.len());
         for (name, address) in &raw.peers {
             let key: Key = name.get_ref().parse().map_err(|error: seawall_types::ParseHexError| {

@@ -120,8 +120,11 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Bytes of hexadecimal digits. The message holds none of them, so that secrets can be read with it.
-pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
+/// Bytes of hexadecimal digits.
+///
+/// # Errors
+/// What is wrong; the message holds none of the digits, so that secrets can be read with it.
+pub fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
     if !text.len().is_multiple_of(2) {
         return Err("an odd number of hexadecimal digits");
     }

@@ -235,7 +235,11 @@ fn account(state: &State, id: AccountId) -> Result<Report, ToolError> {
             or_dash(position.breached),
         ]
     });
-    let nonces = account.nonces.iter().map(|(expiry, nonce)| vec![nonce.to_string(), expiry.to_string()]);
+    let nonces = account
+        .nonces
+        .runs()
+        .iter()
+        .map(|run| vec![run.first.to_string(), run.last.to_string(), run.expiry.to_string()]);
     Ok(Report {
         title: format!("account {id}"),
         facts: vec![
@@ -245,7 +249,6 @@ fn account(state: &State, id: AccountId) -> Result<Report, ToolError> {
             ("collateral, atoms", atoms(account.collateral)),
             ("reserved, atoms", atoms(account.reserved)),
             ("in breach since block", or_dash(account.breached)),
-            ("unexpired nonces", account.nonces.len().to_string()),
         ],
         tables: vec![
             (
@@ -267,7 +270,7 @@ fn account(state: &State, id: AccountId) -> Result<Report, ToolError> {
                 ],
                 healths.iter().map(|(name, health)| health_row(name.clone(), health)).collect(),
             ),
-            ("nonces", vec!["nonce", "expires at block"], nonces.collect()),
+            ("used nonces", vec!["from", "to", "expire at block"], nonces.collect()),
         ],
         json: json!({
             "height": state.height.get(),
@@ -287,8 +290,8 @@ fn account(state: &State, id: AccountId) -> Result<Report, ToolError> {
             })).collect::<Vec<_>>(),
             "health": healths.iter().map(|(name, health)| (name.clone(), health_json(health)))
                 .collect::<serde_json::Map<_, _>>(),
-            "nonces": account.nonces.iter().map(|(expiry, nonce)| json!({
-                "nonce": nonce.get(), "expiry": expiry.get(),
+            "nonces": account.nonces.runs().iter().map(|run| json!({
+                "first": run.first.get(), "last": run.last.get(), "expiry": run.expiry.get(),
             })).collect::<Vec<_>>(),
         }),
     })
@@ -366,6 +369,12 @@ const fn kind(action: &Action) -> &'static str {
         Action::SetMarginMode { .. } => "set margin mode",
         Action::Withdraw { .. } => "withdraw",
         Action::Fill { .. } => "fill",
+        Action::Place(_) => "place",
+        Action::PlaceMany(_) => "place many",
+        Action::Close(_) => "close",
+        Action::Cancel { .. } => "cancel",
+        Action::CancelAll { .. } => "cancel all",
+        Action::Modify { .. } => "modify",
     }
 }
 

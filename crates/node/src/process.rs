@@ -1,7 +1,7 @@
 //! A validator on tokio: own thread, own directory, authenticated TCP.
 
 use crate::datadir::DirectoryLock;
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use commonware_cryptography::{ChaCha20Poly1305, bls12381::primitives::group::Share};
 use commonware_p2p::{Address, AddressableManager as _, authenticated::lookup};
 use commonware_parallel::Sequential;
@@ -14,17 +14,23 @@ use commonware_utils::{NZUsize, TryCollect as _, channel::oneshot, ordered::Map}
 use seawall_chain::{
     app::{BuildPolicy, Monitor},
     block::PublicKey,
-    crypto::Identity,
+    crypto::{Identity, key_of},
     engine::{self, Channel, Timeouts},
-    gate::FinalityProbe,
+    gate::{ChargedWork, FinalityProbe},
     genesis::Genesis,
     gossip::Submitter,
     observer::PriceSource,
-    store::StateCommitment,
+    store::{self, StateCommitment},
     timeline::Timeline,
 };
 use seawall_types::Domain;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// What a validator process is told.
 pub struct Options {
@@ -65,6 +71,19 @@ pub fn run(
     ready: Box<dyn FnOnce(Submitter) + Send>,
 ) -> Result<()> {
     let _lock = DirectoryLock::create(&options.directory)?;
+    let listed: BTreeSet<_> = options.peers.iter().map(|(key, _)| key).collect();
+    let members: BTreeSet<_> = options.genesis.members.iter().collect();
+    if let Some(key) = members.difference(&listed).next() {
+        bail!("the peers lack {}, who is in the committee of the genesis file; add it", key_of(key));
+    }
+    if let Some(key) = listed.difference(&members).next() {
+        bail!("peer {} is not in the committee of the genesis file; remove it", key_of(key));
+    }
+    // The network would end the process without a word of where.
+    drop(
+        TcpListener::bind(options.listen)
+            .with_context(|| format!("cannot listen on {}; is another process there?", options.listen))?,
+    );
     let runtime =
         tokio::Config::new().with_storage_directory(options.directory.clone()).with_worker_threads(2);
     tokio::Runner::new(runtime).start(|context| async move {
@@ -114,12 +133,16 @@ pub fn run(
             timeouts: Timeouts::default(),
             monitor: options.monitor,
             probe: options.probe,
+            charged: ChargedWork::default(),
             retained_blocks: None,
+            cache_pages: store::VALIDATOR_CACHE_PAGES,
             strategy: Sequential,
         };
+        // Peers are dialled while the store is opened: what is sent before they are there is lost, and the
+        // first views would wait for their timeouts. What arrives meanwhile waits in the channels.
+        network.start();
         let (handle, validator) =
             engine::start(context.child("validator"), config, oracle.clone(), oracle, channels).await?;
-        network.start();
         ready(validator.submitter);
         commonware_macros::select! {
             _ = stop => { Ok(()) },

@@ -11,13 +11,13 @@
 
 use crate::{
     config_file::ValidatorConfig,
-    feeds::ReplaySource,
+    feeds::{ReplaySource, source_params},
     files::{from_hex, to_hex},
     genesis_file,
     keys::Keys,
     process::{self, Options},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_utils::channel::oneshot;
@@ -28,7 +28,6 @@ use seawall_chain::{
     machine::Step,
     observer::PriceSource,
 };
-use seawall_oracle::SourceParams;
 use seawall_types::{Digest, MarketId, PriceReport, SignedAction, TimeMs};
 use std::{
     io::{BufRead as _, Write as _},
@@ -73,18 +72,22 @@ pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result
     let source: Arc<dyn PriceSource> = match &config.replay {
         None => Arc::new(NoSource),
         Some(replay) => {
-            let params: Vec<SourceParams> = genesis
-                .oracle
-                .markets
-                .iter()
-                .map(|market| SourceParams {
-                    max_age_ms: market.report_max_age_ms,
-                    max_ahead_ms: 1_000,
-                    min_price: market.min_price,
-                    max_price: market.max_price,
-                })
-                .collect();
             let loaded = seawall_replay::load(&replay.name, None, None)?;
+            if loaded.markets.len() != genesis.oracle.markets.len() {
+                bail!(
+                    "replay {} has {} markets, the genesis file {}; they are of different chains",
+                    replay.name,
+                    loaded.markets.len(),
+                    genesis.oracle.markets.len()
+                );
+            }
+            if let Some(place) = replay.feeds.iter().find(|place| **place >= loaded.feeds.len()) {
+                bail!("replay {} has no feed {place}, only 0 to {}", replay.name, loaded.feeds.len() - 1);
+            }
+            if replay.feeds.is_empty() {
+                bail!("replay {}: `feeds` names none, so the validator would see no price", replay.name);
+            }
+            let params = source_params(&loaded, &genesis.oracle.markets);
             let source = ReplaySource::new(Arc::new(loaded), replay.feeds.clone(), &params)
                 .map_err(|error| anyhow!("replay {}: {error}", replay.name))?;
             Arc::new(source)
@@ -112,8 +115,8 @@ pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result
         timeline: config.timeline,
         policy,
         monitor,
-        probe: Arc::new(move |elapsed| {
-            if stdio {
+        probe: Arc::new(move |finalized| {
+            if stdio && let Some(elapsed) = finalized.since_proposal {
                 say(&format!("finality_us {}", elapsed.as_micros()));
             }
         }),

@@ -1,7 +1,7 @@
 //! What a validator's own sources say: from quotes to one report a market.
 //!
 //! A *source* is an independent place that quotes a market: an exchange's feed, a file in a replay. Each
-//! has one latest quote, with the time that the source itself gives it. A quote counts while
+//! has one latest quote, with the time that the source itself gives it. A quote is *fresh* while
 //!
 //! - its price is within the market's range (zero never is), and
 //! - its time is at most `max_age_ms` before now and at most `max_ahead_ms` after it. The second limit is
@@ -10,9 +10,18 @@
 //! Age is by the quote's time stamp alone. A price that repeats is not frozen: a quiet market repeats. A
 //! source that is frozen stops moving its time stamps, and drops out.
 //!
-//! With `k` counting quotes sorted as `x[0..k]` the report is `low = x[(k-1)/2]`, `high = x[k/2]`,
-//! `spread = x[k-1] - x[0]` and `sources = k`. Fewer than half of the sources, however far off, cannot move
-//! either median outside the range of the others.
+//! # Older quotes
+//! A venue that trades every few minutes is no price of its own, but between two that trade and disagree it
+//! is a witness. So a quote no longer fresh, yet at most `max_vote_age_ms` old, *votes* in the median, the
+//! youngest first, as long as fresh quotes stay more than half of the voters: one fresh quote admits none,
+//! two admit one, three admit two. Whatever the old ones say, both medians then lie within the range of the
+//! fresh quotes, and without a fresh quote there is no price. Only fresh quotes are claimed as `sources`, so
+//! an old one never helps to confirm a jump.
+//!
+//! # The report
+//! With `k` voters sorted as `x[0..k]` the report is `low = x[(k-1)/2]` and `high = x[k/2]`; `spread` is
+//! between the outermost fresh quotes and `sources` their number. Fewer than half of the voters, however far
+//! off, cannot move either median outside the range of the others.
 
 use seawall_types::{
     MarketId, PriceReport, PriceTicks, TimeMs,
@@ -30,8 +39,11 @@ pub struct SourceId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct SourceParams {
-    /// Oldest quote that counts, in milliseconds before now.
+    /// Oldest quote that is fresh, in milliseconds before now.
     pub max_age_ms: u64,
+    /// Oldest quote that still votes beside fresh ones, in milliseconds before now. At most `max_age_ms`:
+    /// only fresh ones vote.
+    pub max_vote_age_ms: u64,
     /// Most that a quote's time may be ahead of now, in milliseconds.
     pub max_ahead_ms: u64,
     /// Lowest price, in ticks.
@@ -73,17 +85,41 @@ pub struct Sources {
 }
 
 impl SourceParams {
-    /// Whether a quote counts at `now`.
-    pub fn counts(&self, price: PriceTicks, time: TimeMs, now: TimeMs) -> bool {
+    /// Whether a quote is fresh at `now`.
+    pub fn is_fresh(&self, price: PriceTicks, time: TimeMs, now: TimeMs) -> bool {
+        self.is_price(price, time, now) && now.0.saturating_sub(time.0) <= self.max_age_ms
+    }
+
+    /// Whether a quote is a price at all, however old.
+    fn is_price(&self, price: PriceTicks, time: TimeMs, now: TimeMs) -> bool {
         price.0 > 0
             && self.min_price <= price
             && price <= self.max_price
-            && now.0.saturating_sub(time.0) <= self.max_age_ms
             && time.0.saturating_sub(now.0) <= self.max_ahead_ms
+    }
+
+    /// What these quotes say at `now`; nothing if none is fresh. Their order does not matter.
+    fn weigh(&self, quotes: impl Iterator<Item = Quote>, now: TimeMs) -> Option<PriceReport> {
+        let (mut fresh, mut old) = (Vec::new(), Vec::new());
+        for quote in quotes.filter(|quote| self.is_price(quote.price, quote.time, now)) {
+            let age_ms = now.0.saturating_sub(quote.time.0);
+            if age_ms <= self.max_age_ms {
+                fresh.push(quote.price);
+            } else if age_ms <= self.max_vote_age_ms {
+                old.push((age_ms, quote.price));
+            }
+        }
+        let heard = aggregate(&fresh)?;
+        // Of two that are equally old, the lower price votes first: the order of sources decides nothing.
+        old.sort_unstable();
+        let mut voters = fresh.clone();
+        voters.extend(old.into_iter().take(fresh.len().saturating_sub(1)).map(|(_, price)| price));
+        let voted = aggregate(&voters)?;
+        Some(PriceReport { low: voted.low, high: voted.high, ..heard })
     }
 }
 
-/// The report that counting quotes make; nothing if there are none. The order of `prices` does not matter.
+/// The report that these quotes make; nothing if there are none. The order of `prices` does not matter.
 ///
 /// Prices of zero are left out. Of more than [`MAX_SOURCES`], all count for the medians and the report claims
 /// [`MAX_SOURCES`].
@@ -115,7 +151,7 @@ impl Sources {
 
     /// Takes a quote: `price` in ticks, `time` as the source stamps it. The latest call of a source wins
     /// whatever its time stamp, so that one stamp from the far future cannot lock a source out; a feed that
-    /// can reorder must sort before. A price of zero or out of range is kept too and does not count: it is
+    /// can reorder must sort before. A price of zero or out of range is kept too and never counts: it is
     /// how a source says that it has none.
     ///
     /// # Errors
@@ -142,20 +178,15 @@ impl Sources {
         }
     }
 
-    /// What this validator reports at `now`, by ascending market; a market without a counting quote is left
+    /// What this validator reports at `now`, by ascending market; a market without a fresh quote is left
     /// out, which means "no price".
     pub fn report(&self, now: TimeMs) -> Vec<(MarketId, PriceReport)> {
         (0..)
             .map(MarketId)
             .zip(&self.markets)
             .filter_map(|(id, market)| {
-                let counting: Vec<_> = market
-                    .quotes
-                    .values()
-                    .filter(|quote| market.params.counts(quote.price, quote.time, now))
-                    .map(|quote| quote.price)
-                    .collect();
-                aggregate(&counting).map(|report| (id, report))
+                let report = market.params.weigh(market.quotes.values().copied(), now)?;
+                Some((id, report))
             })
             .collect()
     }

@@ -196,6 +196,7 @@ fn a_market_with_one_source_needs_no_second() {
 fn a_venue_off_by_35_percent_is_shrugged_off_by_every_validator_with_three() {
     let mut feeds = Sources::new(&[SourceParams {
         max_age_ms: 120_000,
+        max_vote_age_ms: 0,
         max_ahead_ms: 1_000,
         min_price: PriceTicks(1),
         max_price: PriceTicks(10_000_000),

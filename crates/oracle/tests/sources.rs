@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 const LIMITS: SourceParams = SourceParams {
     max_age_ms: 60_000,
+    max_vote_age_ms: 300_000,
     max_ahead_ms: 1_000,
     min_price: PriceTicks(10),
     max_price: PriceTicks(1_000_000),
@@ -33,7 +34,7 @@ fn the_two_medians_and_the_spread() {
 }
 
 #[test]
-fn a_quote_counts_by_its_own_time_and_range() {
+fn a_quote_is_fresh_by_its_own_time_and_range() {
     let now = START;
     let cases = [
         (100, now, true),
@@ -60,8 +61,8 @@ fn a_quote_counts_by_its_own_time_and_range() {
 #[test]
 fn zero_is_no_price_even_in_a_range_that_holds_it() {
     let limits = SourceParams { min_price: PriceTicks(0), ..LIMITS };
-    assert!(!limits.counts(PriceTicks(0), TimeMs(START), TimeMs(START)));
-    assert!(limits.counts(PriceTicks(1), TimeMs(START), TimeMs(START)));
+    assert!(!limits.is_fresh(PriceTicks(0), TimeMs(START), TimeMs(START)));
+    assert!(limits.is_fresh(PriceTicks(1), TimeMs(START), TimeMs(START)));
 }
 
 #[test]
@@ -74,6 +75,47 @@ fn a_source_that_repeats_counts_and_one_whose_clock_stops_drops_out() {
         let expected = if minute <= 1 { report(100, 200, 2) } else { report(100, 100, 1) };
         assert_eq!(sources.report(now), [(M, expected)]);
     }
+}
+
+/// What sources make of quotes given as (price, age in milliseconds).
+fn heard(limits: SourceParams, quotes: &[(u64, u64)]) -> Option<PriceReport> {
+    let mut sources = Sources::new(&[limits]).unwrap();
+    for (source, (price, age)) in (0..).map(SourceId).zip(quotes) {
+        sources.update(source, M, PriceTicks(*price), TimeMs(START - age)).unwrap();
+    }
+    sources.report(TimeMs(START)).pop().map(|(_, report)| report)
+}
+
+#[test]
+fn an_old_quote_votes_only_while_fresh_ones_are_the_majority() {
+    let spread = |low: u64, high: u64, sources, spread| {
+        Some(PriceReport { spread: PriceTicks(spread), ..report(low, high, sources) })
+    };
+    type Case<'a> = (&'a str, &'a [(u64, u64)], Option<PriceReport>);
+    let cases: [Case<'_>; 9] = [
+        ("alone it is no price", &[(100, 60_001)], None),
+        ("two old ones are no price either", &[(100, 60_001), (100, 60_001)], None),
+        ("beside one fresh quote it is not heard", &[(100, 0), (200, 60_001)], spread(100, 100, 1, 0)),
+        (
+            "it decides between two that disagree",
+            &[(65, 0), (100, 0), (101, 300_000)],
+            spread(100, 100, 2, 35),
+        ),
+        ("to either side", &[(65, 0), (100, 0), (60, 300_000)], spread(65, 65, 2, 35)),
+        ("and may lie between them", &[(65, 0), (100, 0), (80, 300_000)], spread(80, 80, 2, 35)),
+        ("too old is too old", &[(65, 0), (100, 0), (101, 300_001)], spread(65, 100, 2, 35)),
+        (
+            "the youngest vote first, and no more than fresh ones less one",
+            &[(65, 0), (100, 0), (60, 100_000), (101, 90_000), (102, 110_000)],
+            spread(100, 100, 2, 35),
+        ),
+        ("out of range is no vote", &[(65, 0), (100, 0), (9, 100_000)], spread(65, 100, 2, 35)),
+    ];
+    for (claim, quotes, expected) in cases {
+        assert_eq!(heard(LIMITS, quotes), expected, "{claim}");
+    }
+    let narrow = SourceParams { max_vote_age_ms: 0, ..LIMITS };
+    assert_eq!(heard(narrow, &[(65, 0), (100, 60_000), (101, 60_001)]), spread(65, 100, 2, 35));
 }
 
 #[test]
@@ -109,6 +151,24 @@ fn sources_are_bounded_and_markets_apart() {
 }
 
 proptest! {
+    #[test]
+    fn old_quotes_never_move_a_report_outside_the_range_of_fresh_ones(
+        quotes in prop::collection::vec((10u64..1_000_000, 0u64..400_000), 0..20),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let fresh: Vec<_> = quotes.iter().filter(|(_, age)| *age <= 60_000).map(|(price, _)| *price).collect();
+        let said = heard(LIMITS, &quotes);
+        prop_assert_eq!(said.is_some(), !fresh.is_empty());
+        if let Some(said) = said {
+            let (low, high) = (*fresh.iter().min().unwrap(), *fresh.iter().max().unwrap());
+            prop_assert!(low <= said.low.0 && said.low <= said.high && said.high.0 <= high);
+            prop_assert_eq!((usize::from(said.sources), said.spread.0), (fresh.len(), high - low));
+            let mut turned = quotes.clone();
+            turned.rotate_left(order.index(quotes.len()));
+            prop_assert_eq!(heard(LIMITS, &turned), Some(said));
+        }
+    }
+
     #[test]
     fn fewer_than_half_the_sources_cannot_move_either_median_outside_the_others(
         honest in prop::collection::vec(1u64..1_000_000, 1..20),

@@ -38,7 +38,8 @@ pub struct Replay {
     pub end_ms: u64,
     /// Markets by symbol, in the order of their [`MarketId`].
     pub markets: Vec<MarketListing>,
-    /// One feed for each market and venue, by market, then venue.
+    /// One feed for each market and venue, by market, then venue. A window changes no feed's place: one
+    /// that says nothing in it is there, without values.
     pub feeds: Vec<Feed>,
 }
 
@@ -78,6 +79,8 @@ pub struct Feed {
     pub venue: String,
     /// Market.
     pub market: MarketId,
+    /// Length of the bars that the values come from, ms.
+    pub bar_ms: u64,
     /// Values; both times strictly ascend.
     pub values: Vec<FeedValue>,
 }
@@ -104,9 +107,15 @@ impl Feed {
 }
 
 impl Replay {
-    /// The feeds of a market, as places in [`feeds`](Self::feeds).
+    /// The feeds of a market, as places in [`feeds`](Self::feeds), silent ones included.
     pub fn feeds_of(&self, market: MarketId) -> impl Iterator<Item = usize> + '_ {
         self.feeds.iter().enumerate().filter(move |(_, feed)| feed.market == market).map(|(place, _)| place)
+    }
+
+    /// Longest bar behind a market's values, ms; 0 if nobody shows it. What a recording can resolve, and so
+    /// the measure of how old a value of it may be.
+    pub fn bar_ms(&self, market: MarketId) -> u64 {
+        self.feeds_of(market).map(|place| self.feeds[place].bar_ms).max().unwrap_or(0)
     }
 
     /// Builds a replay from a recording, whole or from one time of day to another (UTC).
@@ -177,16 +186,14 @@ impl Replay {
                 weight_ppm,
                 symbol: symbol.clone(),
             });
-            for ((venue, _, _), values) in venues.into_iter().zip(window) {
+            for ((venue, bar_ms, _), values) in venues.into_iter().zip(window) {
                 let values = values
                     .into_iter()
                     .map(|Heard { visible_ms, stamp_ms, price }| {
                         Ok(FeedValue { visible_ms, stamp_ms, price: ticks(price)? })
                     })
                     .collect::<Result<Vec<_>, ReplayError>>()?;
-                if !values.is_empty() {
-                    feeds.push(Feed { venue: venue.to_owned(), market, values });
-                }
+                feeds.push(Feed { venue: venue.to_owned(), market, bar_ms, values });
             }
         }
         Ok(Self { name: name.to_owned(), start_ms, end_ms, markets, feeds })

@@ -9,6 +9,7 @@ fn with_venues(venues: u64) -> Replay {
     let mut replay = load("btc-2022-11-08", None, None).unwrap();
     replay.feeds = (0..venues)
         .map(|venue| Feed {
+            bar_ms: 60_000,
             venue: format!("venue-{venue}"),
             market: MarketId(0),
             values: vec![FeedValue { visible_ms: 0, stamp_ms: 0, price: PriceTicks(1_000 + venue) }],

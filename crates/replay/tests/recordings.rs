@@ -153,6 +153,25 @@ fn a_window_keeps_the_market_and_starts_with_what_was_already_visible() {
 }
 
 #[test]
+fn a_window_changes_no_feeds_place() {
+    let whole = load(DEFAULT_REPLAY, None, None).unwrap();
+    let places = |replay: &Replay| -> Vec<_> {
+        replay.feeds.iter().map(|feed| (feed.venue.clone(), feed.market, feed.bar_ms)).collect()
+    };
+    let mut silent = 0;
+    for minute in 50..60 {
+        let (from, to) = (
+            format!("20:{minute}"),
+            if minute == 59 { "21:00".into() } else { format!("20:{}", minute + 1) },
+        );
+        let window = load(DEFAULT_REPLAY, clock(&from), clock(&to)).unwrap();
+        assert_eq!(places(&window), places(&whole), "{from}");
+        silent += window.feeds.iter().filter(|feed| feed.values.is_empty()).count();
+    }
+    assert!(silent > 0, "no window had a silent venue");
+}
+
+#[test]
 fn impossible_windows_and_names_are_refused() {
     let window = |from, to| load(DEFAULT_REPLAY, clock(from), clock(to));
     for (from, to) in [("21:10", "21:10"), ("20:49", "21:00"), ("21:00", "21:51"), ("21:30", "21:00")] {

@@ -12,31 +12,36 @@ use std::{
 use toml::{Table, Value};
 
 /// The floors: a crate may depend on crates of lower floors only, tests included.
-const FLOORS: [(&str, &str, u8); 9] = [
+const FLOORS: [(&str, &str, u8); 11] = [
     ("seawall-types", "crates/types", 0),
     ("seawall-ledger", "crates/ledger", 1),
+    ("seawall-market", "crates/market", 1),
     ("seawall-oracle", "crates/oracle", 1),
     ("seawall-replay", "crates/replay", 1),
     ("seawall-chain", "crates/chain", 2),
     ("seawall-node", "crates/node", 3),
     ("seawall-devnet", "crates/devnet", 4),
+    ("seawall-bench", "crates/bench", 4),
     ("seawall", "bin/seawall", 5),
     ("seawall-tidy", "crates/tidy", 5),
 ];
 
 /// Who may name commonware, and which crates of it. `None` is all of them.
-const COMMONWARE: [(&str, Option<&[&str]>); 4] = [
+const COMMONWARE: [(&str, Option<&[&str]>); 6] = [
     ("seawall-types", Some(&["commonware-codec"])),
+    ("seawall-market", Some(&["commonware-codec"])),
     ("seawall-chain", None),
     ("seawall-node", None),
+    ("seawall-bench", None),
     ("seawall-devnet", Some(&["commonware-codec", "commonware-cryptography", "commonware-utils"])),
 ];
 const COMMONWARE_VERSION: &str = "2026.10.0";
 
 /// Crates whose code decides what a block does: no floats, no maps with an order of their own.
-const CONSENSUS: [&str; 4] = ["crates/types", "crates/ledger", "crates/oracle", "crates/chain"];
+const CONSENSUS: [&str; 5] =
+    ["crates/types", "crates/ledger", "crates/market", "crates/oracle", "crates/chain"];
 /// Of those, the pure ones: no clock, no thread, nothing asynchronous.
-const PURE: [&str; 3] = ["crates/types", "crates/ledger", "crates/oracle"];
+const PURE: [&str; 4] = ["crates/types", "crates/ledger", "crates/market", "crates/oracle"];
 /// Modules of the chain that may look at a clock: before a vote, while building, to sign an observation.
 const CLOCKS: [&str; 4] = ["app.rs", "gate.rs", "observer.rs", "timeline.rs"];
 
@@ -518,7 +523,7 @@ fn documents_name_files_and_tests_that_exist() {
     let mut tests = 0;
     for document in documents {
         for (number, quotation) in quotations(&read(&document)) {
-            let ours = ["crates/", "bin/", "data/", "vectors/", "docs/", ".ci/"];
+            let ours = ["crates/", "bin/", "data/", "storms/", "vectors/", "docs/", ".ci/"];
             if !ours.iter().any(|start| quotation.starts_with(start)) || quotation.contains(['*', ' ', '{']) {
                 continue;
             }

@@ -1,7 +1,8 @@
 //! What a user signs.
 
 use crate::{
-    AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Nonce, PriceTicks, Recipient, Signature,
+    AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Name, Nonce, PriceTicks, Recipient, Signature,
+    Terms,
 };
 
 /// An action with the envelope that makes its signature valid once, here, and until a height.
@@ -82,6 +83,38 @@ pub enum Action {
         /// How much of it the signer takes: positive, at most the quote's size.
         lots: Lots,
     },
+    /// An order for the market's next auction.
+    Place(Terms),
+    /// Orders under one signature, at most [`MAX_ORDERS_PER_ACTION`](crate::limits::MAX_ORDERS_PER_ACTION). Each
+    /// is accepted or refused by itself, in this order.
+    PlaceMany(Vec<Terms>),
+    /// A reduce-only order: the rescue among placements. Refused if its terms are not reduce-only.
+    Close(Terms),
+    /// Ends one order, as soon as no auction can fill it any more.
+    Cancel {
+        /// Its market.
+        market: MarketId,
+        /// Which one.
+        order: Name,
+    },
+    /// Ends all orders of the account.
+    CancelAll {
+        /// In this market only.
+        market: Option<MarketId>,
+        /// Leave reduce-only orders where they are.
+        keep_reduce_only: bool,
+    },
+    /// Changes limit and open lots of one order.
+    Modify {
+        /// Its market.
+        market: MarketId,
+        /// Which one.
+        order: Name,
+        /// Its new limit.
+        limit: PriceTicks,
+        /// How many lots it shall have open.
+        lots: Lots,
+    },
 }
 
 /// A firm offer to trade with one named account, usable once.
@@ -146,16 +179,44 @@ pub enum Lane {
 }
 
 impl Action {
+    /// Whether it is about orders, which a zone has to answer.
+    pub const fn asks_zone(&self) -> bool {
+        matches!(
+            self,
+            Self::Place(_)
+                | Self::PlaceMany(_)
+                | Self::Close(_)
+                | Self::Cancel { .. }
+                | Self::CancelAll { .. }
+                | Self::Modify { .. }
+        )
+    }
+
     /// The lane of this kind of action.
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Open { .. } | Self::Deposit { .. } | Self::Transfer { .. } | Self::TopUpIsolated { .. } => {
-                Lane::Rescue
-            }
+            Self::Open { .. }
+            | Self::Deposit { .. }
+            | Self::Transfer { .. }
+            | Self::TopUpIsolated { .. }
+            | Self::Close(_)
+            | Self::CancelAll { .. } => Lane::Rescue,
             Self::ReleaseIsolated { .. }
             | Self::SetMarginMode { .. }
             | Self::Withdraw { .. }
-            | Self::Fill { .. } => Lane::Trade,
+            | Self::Fill { .. }
+            | Self::Place(_)
+            | Self::PlaceMany(_)
+            | Self::Cancel { .. }
+            | Self::Modify { .. } => Lane::Trade,
+        }
+    }
+
+    /// What it counts against the most actions of a block: one, or as many as it places.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::PlaceMany(orders) => orders.len().max(1),
+            _ => 1,
         }
     }
 
@@ -170,6 +231,12 @@ impl Action {
             Self::SetMarginMode { .. } => "set_margin_mode",
             Self::Withdraw { .. } => "withdraw",
             Self::Fill { .. } => "fill",
+            Self::Place(_) => "place",
+            Self::PlaceMany(_) => "place_many",
+            Self::Close(_) => "close",
+            Self::Cancel { .. } => "cancel",
+            Self::CancelAll { .. } => "cancel_all",
+            Self::Modify { .. } => "modify",
         }
     }
 }

@@ -51,6 +51,12 @@
 //! | 6 set margin mode | market, mode |
 //! | 7 withdraw | amount, recipient |
 //! | 8 fill | quote, quote signature, size |
+//! | 9 place | terms |
+//! | 10 place many | list(`MAX_ORDERS_PER_ACTION`) of terms, not empty |
+//! | 11 close | terms |
+//! | 12 cancel | market, name |
+//! | 13 cancel all | market: option, keep reduce-only: bool |
+//! | 14 modify | market, name, limit (not 0), lots (positive) |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -62,7 +68,9 @@
 //! | prices | list(`MAX_MARKETS`) of (market, report), markets strictly ascending |
 //! | rescues | list(`MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`] |
 //! | outcomes | list(`MAX_OUTCOMES_PER_OBSERVATION`) of [`OutcomeRef`] |
-//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade |
+//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, each order of a place many counted as one |
+//!
+//! Terms and names of orders are those of [`orders`]: their limits and sizes are never zero.
 //!
 //! [`Header`] has fixed offsets, so that a contract can read it without a parser:
 //!
@@ -109,8 +117,8 @@
 
 use crate::{
     AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, Header, Health, Height, Key, Lots,
-    MarginMode, Mark, MarketId, Nonce, Observation, OutcomeRef, Ppm, PriceReport, PriceState, PriceTicks,
-    Quote, Recipient, RescueRef, Side, Signature, SignedAction, TimeMs, ValidatorId,
+    MarginMode, Mark, MarketId, Name, Nonce, Observation, OutcomeRef, Ppm, PriceReport, PriceState,
+    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms, TimeMs, ValidatorId,
     action::Lane,
     block::{OpsTarget, VERSION},
     limits,
@@ -120,6 +128,8 @@ use commonware_codec::{
     Buf, EncodeSize, Error, FixedSize, MaxEncodeSize, Read, ReadExt, Write,
     varint::{MAX_U16_VARINT_SIZE, MAX_U64_VARINT_SIZE, MAX_U128_VARINT_SIZE, SInt, UInt},
 };
+
+pub mod orders;
 
 /// Bytes of the varint of `value`.
 const fn varint_bytes(value: u64) -> usize {
@@ -133,19 +143,33 @@ const MAX_PRICE_BYTES: usize = varint_bytes(limits::MAX_PRICE_TICKS);
 const MAX_SIZE_BYTES: usize = varint_bytes(limits::MAX_LOTS as u64);
 const MAX_AMOUNT_BYTES: usize = varint_bytes(limits::MAX_AMOUNT_ATOMS as u64);
 
-// An amount is written as a u64, and no action is larger than a fill.
+// An amount is written as a u64, and no action that counts once is larger than a fill.
 const _: () = assert!(limits::MAX_AMOUNT_ATOMS < u64::MAX as i128);
-const _: () = assert!(1 + Key::SIZE + MAX_AMOUNT_BYTES < MAX_ACTION_BYTES);
-const _: () = assert!(1 + MAX_U64_BYTES + MAX_AMOUNT_BYTES < MAX_ACTION_BYTES);
+const _: () = assert!(1 + Key::SIZE + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
+const _: () = assert!(1 + MAX_U64_BYTES + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
+const _: () = assert!(1 + Terms::MAX_ENCODE_SIZE < MAX_FILL_BYTES);
+const _: () = assert!(
+    1 + MAX_U16_BYTES + Name::MAX_ENCODE_SIZE + MAX_PRICE_BYTES + Lots::MAX_ENCODE_SIZE < MAX_FILL_BYTES
+);
+// An action that places many counts as many times as it places.
+const _: () = assert!(MAX_ENVELOPE_BYTES + 2 + Terms::MAX_ENCODE_SIZE < MAX_WEIGHT_BYTES);
+const _: () = assert!(Terms::MAX_ENCODE_SIZE < MAX_WEIGHT_BYTES);
 
 /// Largest encoded [`Quote`].
 pub const MAX_QUOTE_BYTES: usize =
     ChainId::SIZE + 4 * MAX_U64_BYTES + MAX_U16_BYTES + Side::SIZE + MAX_PRICE_BYTES + MAX_SIZE_BYTES;
-/// Largest encoded [`Action`]: a fill.
-pub const MAX_ACTION_BYTES: usize = 1 + MAX_QUOTE_BYTES + Signature::SIZE + MAX_SIZE_BYTES;
+/// Largest encoded fill.
+pub const MAX_FILL_BYTES: usize = 1 + MAX_QUOTE_BYTES + Signature::SIZE + MAX_SIZE_BYTES;
+/// Largest encoded [`Action`]: one that places many orders.
+pub const MAX_ACTION_BYTES: usize = 1
+    + varint_bytes(limits::MAX_ORDERS_PER_ACTION as u64)
+    + limits::MAX_ORDERS_PER_ACTION * Terms::MAX_ENCODE_SIZE;
+/// What is around an action that is signed.
+const MAX_ENVELOPE_BYTES: usize = ChainId::SIZE + 3 * MAX_U64_BYTES + Signature::SIZE;
+/// Most bytes of a signed action for each one that it counts as ([`Action::weight`]).
+pub const MAX_WEIGHT_BYTES: usize = MAX_ENVELOPE_BYTES + MAX_FILL_BYTES;
 /// Largest encoded [`SignedAction`].
-pub const MAX_SIGNED_ACTION_BYTES: usize =
-    ChainId::SIZE + 3 * MAX_U64_BYTES + MAX_ACTION_BYTES + Signature::SIZE;
+pub const MAX_SIGNED_ACTION_BYTES: usize = MAX_ENVELOPE_BYTES + MAX_ACTION_BYTES;
 /// Largest encoded [`Mark`].
 pub const MAX_MARK_BYTES: usize = PriceState::SIZE + MAX_PRICE_BYTES + MAX_U64_BYTES;
 /// Largest encoded [`PriceReport`].
@@ -172,7 +196,7 @@ pub const MAX_HEADER_BYTES: usize = Header::SIZE;
 pub const MAX_BODY_BYTES: usize = varint_bytes(limits::MAX_VALIDATORS as u64)
     + limits::MAX_VALIDATORS * MAX_OBSERVATION_BYTES
     + varint_bytes(limits::MAX_ACTIONS_PER_BLOCK as u64)
-    + limits::MAX_ACTIONS_PER_BLOCK * MAX_SIGNED_ACTION_BYTES;
+    + limits::MAX_ACTIONS_PER_BLOCK * MAX_WEIGHT_BYTES;
 
 // The limits of the lists alone keep a block within its own, with 64 KiB left for its header, its
 // leader's signature and its consensus context.
@@ -183,6 +207,8 @@ const MIN_PRICE_ENTRY_BYTES: usize = 1 + 3 + 1;
 const MIN_RESCUE_REF_BYTES: usize = 2 + Digest::SIZE;
 const MIN_OUTCOME_REF_BYTES: usize = 2 + Digest::SIZE;
 const MIN_SIGNED_ACTION_BYTES: usize = ChainId::SIZE + 3 + 3 + Signature::SIZE;
+/// Terms: one byte each for market, side, limit, lots, kind, flag and two options.
+const MIN_TERMS_BYTES: usize = 8;
 const MIN_OBSERVATION_BYTES: usize = ChainId::SIZE + 4 + 3 + Health::SIZE + 1 + Signature::SIZE;
 
 // ---------------------------------------------------------------------------------------------
@@ -619,6 +645,25 @@ impl Read for Quote {
     }
 }
 
+const ORDERS: &str = "Action::orders";
+
+fn check_some(orders: &[Terms]) -> Result<(), Error> {
+    if orders.is_empty() { Err(Error::Invalid(ORDERS, "no order")) } else { Ok(()) }
+}
+
+fn check_terms(terms: &Terms) -> Result<(), Error> {
+    if terms.is_valid() { Ok(()) } else { Err(Error::Invalid("Terms", "out of its range")) }
+}
+
+fn check_modify(limit: PriceTicks, lots: Lots) -> Result<(), Error> {
+    check_price(limit, "Action::limit")?;
+    if (1..=limits::MAX_LOTS).contains(&lots.0) {
+        Ok(())
+    } else {
+        Err(Error::Invalid("Action::lots", "out of its range"))
+    }
+}
+
 impl Action {
     /// Whether this value has an encoding. Zero amounts and sizes have one; the ledger refuses them.
     pub fn check(&self) -> Result<(), Error> {
@@ -629,7 +674,14 @@ impl Action {
             | Self::TopUpIsolated { amount, .. }
             | Self::ReleaseIsolated { amount, .. }
             | Self::Withdraw { amount, .. } => Amount(*amount).check(),
-            Self::SetMarginMode { .. } => Ok(()),
+            Self::SetMarginMode { .. } | Self::Cancel { .. } | Self::CancelAll { .. } => Ok(()),
+            Self::Place(terms) | Self::Close(terms) => check_terms(terms),
+            Self::PlaceMany(orders) => {
+                check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
+                check_some(orders)?;
+                orders.iter().try_for_each(check_terms)
+            }
+            Self::Modify { limit, lots, .. } => check_modify(*limit, *lots),
             Self::Fill { quote, lots, .. } => {
                 quote.check()?;
                 Size(*lots).check()
@@ -682,6 +734,35 @@ impl Write for Action {
                 quote_signature.write(buf);
                 Size(*lots).write(buf);
             }
+            Self::Place(terms) => {
+                buf.put_u8(9);
+                terms.write(buf);
+            }
+            Self::PlaceMany(orders) => {
+                buf.put_u8(10);
+                write_list(orders, buf);
+            }
+            Self::Close(terms) => {
+                buf.put_u8(11);
+                terms.write(buf);
+            }
+            Self::Cancel { market, order } => {
+                buf.put_u8(12);
+                market.write(buf);
+                order.write(buf);
+            }
+            Self::CancelAll { market, keep_reduce_only } => {
+                buf.put_u8(13);
+                market.write(buf);
+                keep_reduce_only.write(buf);
+            }
+            Self::Modify { market, order, limit, lots } => {
+                buf.put_u8(14);
+                market.write(buf);
+                order.write(buf);
+                limit.write(buf);
+                lots.write(buf);
+            }
         }
     }
 }
@@ -700,6 +781,13 @@ impl EncodeSize for Action {
             Self::Withdraw { amount, .. } => Amount(*amount).encode_size() + Recipient::SIZE,
             Self::Fill { quote, lots, .. } => {
                 quote.encode_size() + Signature::SIZE + Size(*lots).encode_size()
+            }
+            Self::Place(terms) | Self::Close(terms) => terms.encode_size(),
+            Self::PlaceMany(orders) => list_size(orders),
+            Self::Cancel { market, order } => market.encode_size() + order.encode_size(),
+            Self::CancelAll { market, .. } => market.encode_size() + bool::SIZE,
+            Self::Modify { market, order, limit, lots } => {
+                market.encode_size() + order.encode_size() + limit.encode_size() + lots.encode_size()
             }
         }
     }
@@ -726,6 +814,22 @@ impl Read for Action {
                 quote_signature: Signature::read(buf)?,
                 lots: read_size(buf)?,
             },
+            9 => Self::Place(Terms::read(buf)?),
+            10 => {
+                let most = limits::MAX_ORDERS_PER_ACTION;
+                let orders = read_list(buf, most, MIN_TERMS_BYTES, ORDERS, Terms::read)?;
+                check_some(&orders)?;
+                Self::PlaceMany(orders)
+            }
+            11 => Self::Close(Terms::read(buf)?),
+            12 => Self::Cancel { market: MarketId::read(buf)?, order: Name::read(buf)? },
+            13 => Self::CancelAll { market: Option::read(buf)?, keep_reduce_only: bool::read(buf)? },
+            14 => {
+                let (market, order) = (MarketId::read(buf)?, Name::read(buf)?);
+                let (limit, lots) = (PriceTicks::read(buf)?, Lots::read(buf)?);
+                check_modify(limit, lots)?;
+                Self::Modify { market, order, limit, lots }
+            }
             other => return Err(Error::InvalidEnum(other)),
         })
     }
@@ -1167,7 +1271,8 @@ impl Body {
             authors.next(observation.author)?;
             observation.check()?;
         }
-        check_count(self.actions.len(), limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
+        let weight = self.actions.iter().map(|action| action.action.weight()).sum();
+        check_count(weight, limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
         let mut lanes = Lanes::new();
         for action in &self.actions {
             lanes.next(action.action.lane())?;
@@ -1209,11 +1314,13 @@ impl Read for Body {
                 authors.next(observation.author)?;
                 Ok(observation)
             })?;
-        let mut lanes = Lanes::new();
+        let (mut lanes, mut weight) = (Lanes::new(), 0);
         let actions =
             read_list(buf, limits::MAX_ACTIONS_PER_BLOCK, MIN_SIGNED_ACTION_BYTES, ACTIONS, |buf| {
                 let action = SignedAction::read(buf)?;
                 lanes.next(action.action.lane())?;
+                weight += action.action.weight();
+                check_count(weight, limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
                 Ok(action)
             })?;
         Ok(Self { observations, actions })

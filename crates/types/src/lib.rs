@@ -9,6 +9,8 @@
 //! | [`units`] | newtypes for every quantity: ticks, lots, atoms, rates, times |
 //! | [`ids`] | newtypes for every name: chain, account, market, validator, keys, digests |
 //! | [`action`] | what a user signs, and the lane each kind travels in |
+//! | [`order`] | names, terms and kinds of orders |
+//! | [`inbox`], [`outcome`] | what settlement gives a zone and gets from it, and when either is not well made |
 //! | [`mark`] | a price that cannot be read without its state |
 //! | [`observation`] | what a validator says of the outside world in every view |
 //! | [`block`] | header and body |
@@ -26,9 +28,12 @@ pub mod block;
 pub mod codec;
 pub mod domain;
 pub mod ids;
+pub mod inbox;
 pub mod limits;
 pub mod mark;
 pub mod observation;
+pub mod order;
+pub mod outcome;
 pub mod refusal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -40,7 +45,10 @@ pub use domain::Domain;
 pub use ids::{
     AccountId, ChainId, Digest, Key, MarketId, Nonce, ParseHexError, Recipient, Signature, ValidatorId,
 };
+pub use inbox::{Band, Entry, Inbox, InboxError, Name, Reference, Request};
 pub use mark::{Mark, PriceState};
 pub use observation::{Health, Observation, OutcomeRef, PriceReport, RescueRef};
+pub use order::{Cloid, Kind, OnCross, Order, OrderId, Terms};
+pub use outcome::{Cut, CutReason, End, EndReason, Fault, Fill, MarketOutcome, Outcome, Slide};
 pub use refusal::Refusal;
 pub use units::{Atoms, FundingIndex, Height, Lots, Ppm, PriceTicks, TimeMs};

@@ -29,8 +29,9 @@ pub const MAX_TIERS: usize = 8;
 
 /// How far ahead of the current height an action may expire. It bounds how long a nonce is kept.
 pub const MAX_EXPIRY_BLOCKS: u64 = 100_000;
-/// Most unexpired nonces that an account can have at a time; a further action is refused.
-pub const MAX_NONCES_PER_ACCOUNT: usize = 1_024;
+/// Most runs of unexpired nonces that an account can have at a time: nonces that follow each other and expire
+/// together are one run. An action whose nonce would begin another is refused.
+pub const MAX_NONCE_RUNS: usize = 1_024;
 
 /// Most actions in a block.
 pub const MAX_ACTIONS_PER_BLOCK: usize = 16_384;
@@ -40,5 +41,21 @@ pub const MAX_BLOCK_BYTES: usize = 8 << 20;
 pub const MAX_RESCUES_PER_OBSERVATION: usize = 256;
 /// Most zone outcomes listed in an observation.
 pub const MAX_OUTCOMES_PER_OBSERVATION: usize = 64;
+/// Most entries in an inbox. A block carries fewer actions; the rest is room for liquidation closes and for
+/// what settlement itself takes back.
+pub const MAX_ENTRIES_PER_INBOX: usize = 1 << 16;
+/// Most resting orders of a market.
+pub const MAX_ORDERS_PER_MARKET: usize = 1 << 17;
+/// Most orders of one account in one market.
+pub const MAX_ORDERS_PER_ACCOUNT: usize = 256;
+/// Most orders that one outcome can name in one market: what rested, and what came in.
+pub const MAX_ORDERS_PER_OUTCOME: usize = MAX_ORDERS_PER_MARKET + MAX_ENTRIES_PER_INBOX;
+/// Fewest records that a part of an outcome can be limited to: two fills and their two ends.
+pub const MIN_RECORDS_PER_PART: usize = 4;
+/// Most orders placed under one signature.
+pub const MAX_ORDERS_PER_ACTION: usize = 64;
+/// Most zones on a chain.
+pub const MAX_ZONES: usize = 256;
+
 /// Most price sources that one validator can claim for a market.
 pub const MAX_SOURCES: u8 = 64;

@@ -35,14 +35,15 @@ pub struct Observation {
 
 /// What a validator's own sources say of a market's index price.
 ///
-/// With `k` fresh sources sorted as `x[0..k]`, `low = x[(k-1)/2]` and `high = x[k/2]`: most sources
-/// are at or above `low`, and most are at or below `high`. Both equal the median when `k` is odd.
+/// With `k` voters sorted as `x[0..k]`, `low = x[(k-1)/2]` and `high = x[k/2]`: most are at or above
+/// `low`, and most are at or below `high`. Both equal the median when `k` is odd. Voters are the fresh
+/// sources and at most fewer older ones, so both medians lie within the range of the fresh.
 /// A jump is confirmed by this validator when both lie beyond the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriceReport {
-    /// Lower median of the fresh sources. Never zero.
+    /// Lower median of the voters. Never zero.
     pub low: PriceTicks,
-    /// Upper median of the fresh sources; at least `low`.
+    /// Upper median of the voters; at least `low`.
     pub high: PriceTicks,
     /// Distance between the lowest and the highest fresh source, in ticks.
     pub spread: PriceTicks,

@@ -99,6 +99,42 @@ pub enum Refusal {
     /// This market allows isolated margin only.
     #[error("this market allows isolated margin only")]
     IsolatedOnly,
+    /// The chain runs no zone that could answer.
+    #[error("this chain takes no orders: it runs no zone")]
+    NoZone,
+    /// An action carries no order, or more than one may.
+    #[error("between 1 and 64 orders under one signature")]
+    OrderCount,
+    /// Liquidation closes are settlement's own.
+    #[error("liquidation closes are not placed by accounts")]
+    OrderKind,
+    /// A close that is not reduce-only.
+    #[error("a close must be reduce-only")]
+    NotReduceOnly,
+    /// The order is smaller than the market's minimum.
+    #[error("the order is smaller than the market's minimum")]
+    BelowMinimum,
+    /// The order's good-til height has passed.
+    #[error("the order's good-til height has passed")]
+    OrderExpired,
+    /// The account has too many open orders in this market.
+    #[error("too many open orders in this market")]
+    TooManyOrders,
+    /// An open order of the account in this market has this client id.
+    #[error("an open order in this market has this client id")]
+    DuplicateCloid,
+    /// The account has no such open order, or it is on its way out.
+    #[error("no such open order")]
+    UnknownOrder,
+    /// The position has fewer lots than its reduce-only orders, its other orders and this action would close.
+    #[error("the lots are not there to be closed, or reserved by reduce-only orders")]
+    ClosingLots,
+    /// The margin mode cannot change while orders are open.
+    #[error("the margin mode can change only while no order is open in the market")]
+    OrdersOpen,
+    /// The inbox of the market's zone is full in this block.
+    #[error("the zone takes no more in this block")]
+    InboxFull,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

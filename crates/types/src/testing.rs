@@ -2,10 +2,10 @@
 //! would draw them.
 
 use crate::{
-    AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, Header, Health, Height, Key, Lots,
-    MarginMode, Mark, MarketId, Nonce, Observation, OpsTarget, OutcomeRef, Ppm, PriceReport, PriceState,
-    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, TimeMs, ValidatorId,
-    block::VERSION, limits,
+    AccountId, Action, Atoms, Body, ChainId, Cloid, Digest, FundingIndex, Header, Health, Height, Key, Kind,
+    Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, OnCross, OpsTarget, OrderId, OutcomeRef, Ppm,
+    PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms,
+    TimeMs, ValidatorId, block::VERSION, limits,
 };
 use proptest::{
     array::{uniform4, uniform32},
@@ -141,6 +141,41 @@ prop_compose! {
     }
 }
 
+/// Any [`Kind`].
+pub fn kind() -> impl Strategy<Value = Kind> + Clone {
+    prop_oneof![
+        Just(Kind::Limit),
+        Just(Kind::PostOnly(OnCross::Cancel)),
+        Just(Kind::PostOnly(OnCross::Slide)),
+        Just(Kind::Ioc),
+        Just(Kind::Liquidation),
+    ]
+}
+
+prop_compose! {
+    /// Any [`Terms`].
+    pub fn terms()(
+        market in market_id(),
+        side in side(),
+        limit in price(),
+        lots in integer(1, limits::MAX_LOTS as u64).prop_map(|lots| Lots(lots as i64)),
+        kind in kind(),
+        reduce_only in any::<bool>(),
+        good_til in proptest::option::of(height()),
+        cloid in proptest::option::of(any_u64().prop_map(Cloid)),
+    ) -> Terms {
+        Terms { market, side, limit, lots, kind, reduce_only, good_til, cloid }
+    }
+}
+
+/// Any [`Name`] of an order.
+pub fn name() -> impl Strategy<Value = Name> + Clone {
+    prop_oneof![
+        (height(), any::<u32>()).prop_map(|(height, index)| Name::Id(OrderId { height, index })),
+        any_u64().prop_map(|cloid| Name::Cloid(Cloid(cloid))),
+    ]
+}
+
 /// Any [`Action`] of a kind that travels as a rescue.
 pub fn rescue() -> impl Strategy<Value = Action> {
     prop_oneof![
@@ -148,6 +183,9 @@ pub fn rescue() -> impl Strategy<Value = Action> {
         (account_id(), amount()).prop_map(|(to, amount)| Action::Deposit { to, amount }),
         (account_id(), amount()).prop_map(|(to, amount)| Action::Transfer { to, amount }),
         (market_id(), amount()).prop_map(|(market, amount)| Action::TopUpIsolated { market, amount }),
+        terms().prop_map(Action::Close),
+        (proptest::option::of(market_id()), any::<bool>())
+            .prop_map(|(market, keep_reduce_only)| Action::CancelAll { market, keep_reduce_only }),
     ]
 }
 
@@ -161,6 +199,12 @@ pub fn trade() -> impl Strategy<Value = Action> {
             quote,
             quote_signature,
             lots
+        }),
+        terms().prop_map(Action::Place),
+        vec(terms(), 1..=limits::MAX_ORDERS_PER_ACTION).prop_map(Action::PlaceMany),
+        (market_id(), name()).prop_map(|(market, order)| Action::Cancel { market, order }),
+        (market_id(), name(), terms()).prop_map(|(market, order, Terms { limit, lots, .. })| {
+            Action::Modify { market, order, limit, lots }
         }),
     ]
 }

@@ -29,6 +29,7 @@ use seawall_chain::{
     block::{Block, PublicKey, from_consensus},
     crypto::Identity,
     engine::{self, Channel, Config, Timeouts},
+    gate::ChargedWork,
     genesis::{Dealt, Genesis, deal_committee},
     gossip::Submitter,
     machine::{Answer, Machine, Step, World},
@@ -178,6 +179,7 @@ fn market_params(index: usize) -> MarketParams {
             capacity_lots: Lots(40_000),
             per_block_lots: Lots(4_000),
         },
+        orders: seawall_ledger::OrderParams::default(),
     }
 }
 
@@ -436,7 +438,9 @@ impl EngineDefinition for Validators {
                 timeouts: TIMEOUTS,
                 monitor: Arc::new(recorder),
                 probe: Arc::new(|_| {}),
+                charged: ChargedWork::default(),
                 retained_blocks: None,
+                cache_pages: NZUsize!(1_024),
                 // One type for both cases: a validator takes minutes to compile.
                 strategy: Rayon::new(if threaded { NZUsize!(3) } else { NZUsize!(1) }).unwrap(),
                 prefix: format!("validator-{index}"),

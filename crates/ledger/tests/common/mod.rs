@@ -58,6 +58,7 @@ pub fn market(symbol: &str, atoms_per_tick_lot: u32) -> MarketParams {
             capacity_lots: Lots(3_000),
             per_block_lots: Lots(1_000),
         },
+        orders: seawall_ledger::OrderParams::default(),
     }
 }
 

@@ -66,6 +66,7 @@ fn market(symbol: &str) -> MarketParams {
             capacity_lots: Lots(40_000),
             per_block_lots: Lots(4_000),
         },
+        orders: seawall_ledger::OrderParams::default(),
     }
 }
 

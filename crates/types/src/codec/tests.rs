@@ -1,7 +1,7 @@
 //! Round trips, refusals, golden vectors, property tests and fuzz tests of the encoding.
 
 use super::*;
-use crate::testing;
+use crate::{Cloid, Kind, OnCross, OrderId, testing};
 use commonware_codec::{Copying, DecodeExt, Encode};
 use core::fmt::Debug;
 use proptest::prelude::*;
@@ -139,6 +139,8 @@ every_type! {
     price_state: PriceState;
     mark: Mark;
     quote: Quote;
+    terms: Terms;
+    name: Name;
     action: Action;
     signed_action: SignedAction;
     price_report: PriceReport;
@@ -191,7 +193,11 @@ fn health_is_a_version_byte() {
 fn largest_encodings_have_their_documented_size() {
     let observation = vectors::largest_observation();
     let signed = vectors::largest_signed_action();
-    let Action::Fill { quote, .. } = &signed.action else { panic!("a fill is the largest action") };
+    let body = vectors::largest_body();
+    let largest = &body.actions[0];
+    let Action::Fill { quote, .. } = &largest.action else { panic!("a fill is the largest of its weight") };
+    assert_eq!(largest.encode_size(), MAX_WEIGHT_BYTES);
+    assert_eq!(largest.action.encode_size(), MAX_FILL_BYTES);
     let mark = Mark::new(PriceState::Quarantined, PriceTicks(limits::MAX_PRICE_TICKS), TimeMs(u64::MAX));
     assert_eq!(quote.encode_size(), MAX_QUOTE_BYTES);
     assert_eq!(signed.action.encode_size(), MAX_ACTION_BYTES);
@@ -202,7 +208,7 @@ fn largest_encodings_have_their_documented_size() {
     assert_eq!(observation.outcomes[0].encode_size(), MAX_OUTCOME_REF_BYTES);
     assert_eq!(observation.encode_size(), MAX_OBSERVATION_BYTES);
     assert_eq!(MAX_HEADER_BYTES, 241);
-    let body = vectors::largest_body();
+    assert_eq!(vectors::smallest_terms().encode_size(), MIN_TERMS_BYTES);
     let bytes = body.encode();
     assert_eq!(bytes.len(), MAX_BODY_BYTES);
     assert!(decode::<Body>(&bytes).unwrap() == body);

@@ -61,7 +61,7 @@ fn tags_out_of_range() {
     for tag in [0, 6, 255] {
         assert!(matches!(decode::<PriceState>(&[tag]), Err(Error::InvalidEnum(t)) if t == tag));
     }
-    for tag in [0, 9, 255] {
+    for tag in [0, 15, 255] {
         assert!(matches!(decode::<Action>(&[tag, 0, 0]), Err(Error::InvalidEnum(t)) if t == tag));
     }
 }
@@ -206,7 +206,7 @@ fn authors_out_of_order() {
 #[test]
 fn a_rescue_after_a_trade() {
     let all = signed_actions();
-    let (rescue, trade) = (&all[0], &all[7]);
+    let (rescue, trade) = (&all[0], &all[9]);
     let body = |actions: [&SignedAction; 3]| {
         actions.into_iter().fold(Raw::default().var(0).var(3), |raw, action| raw.raw(&action.encode()))
     };
@@ -214,6 +214,39 @@ fn a_rescue_after_a_trade() {
     assert!(decode::<Body>(&body([rescue, trade, trade]).0).is_ok());
     refused::<Body>(&body([rescue, trade, rescue]), ACTIONS, "a rescue after a trade");
     refused::<Body>(&body([trade, rescue, rescue]), ACTIONS, "a rescue after a trade");
+}
+
+#[test]
+fn orders_count_one_by_one_against_the_actions_of_a_block() {
+    let signed = |orders: usize| SignedAction {
+        action: Action::PlaceMany(vec![smallest_terms(); orders]),
+        ..smallest_signed_action()
+    };
+    let body = |last: usize| {
+        let many = limits::MAX_ACTIONS_PER_BLOCK / limits::MAX_ORDERS_PER_ACTION;
+        let mut actions = vec![signed(limits::MAX_ORDERS_PER_ACTION); many - 1];
+        actions.extend([signed(limits::MAX_ORDERS_PER_ACTION - 1), signed(last)]);
+        Body { observations: Vec::new(), actions }
+    };
+    let full = body(1);
+    assert!(full.check().is_ok() && body(2).check().is_err());
+    assert_eq!(decode::<Body>(&full.encode()).unwrap(), full);
+    let count = full.actions.len() as u64;
+    let raw =
+        body(2).actions.iter().fold(Raw::default().var(0).var(count), |raw, one| raw.raw(&one.encode()));
+    refused::<Body>(&raw, ACTIONS, "more entries than its limit");
+}
+
+#[test]
+fn an_action_that_places_nothing_or_too_much() {
+    let place = |orders: usize| {
+        let terms = smallest_terms().encode();
+        (0..orders).fold(Raw::default().raw(&[10]).var(orders as u64), |raw, _| raw.raw(&terms))
+    };
+    assert!(decode::<Action>(&place(1).0).is_ok());
+    assert!(decode::<Action>(&place(limits::MAX_ORDERS_PER_ACTION).0).is_ok());
+    refused::<Action>(&place(0), ORDERS, "no order");
+    refused::<Action>(&place(limits::MAX_ORDERS_PER_ACTION + 1), ORDERS, "more entries than its limit");
 }
 
 #[test]

@@ -80,6 +80,53 @@ fn largest_fill() -> Action {
     }
 }
 
+pub(super) fn smallest_terms() -> Terms {
+    Terms {
+        market: MarketId(0),
+        side: Side::Buy,
+        limit: PriceTicks(1),
+        lots: Lots(1),
+        kind: Kind::Limit,
+        reduce_only: false,
+        good_til: None,
+        cloid: None,
+    }
+}
+
+fn usual_terms(kind: Kind, reduce_only: bool) -> Terms {
+    Terms {
+        market: MarketId(2),
+        side: Side::Sell,
+        limit: PriceTicks(6_543_210),
+        lots: Lots(150),
+        kind,
+        reduce_only,
+        good_til: Some(Height(20_000)),
+        cloid: Some(Cloid(77)),
+    }
+}
+
+pub(super) fn largest_terms() -> Terms {
+    Terms {
+        market: MarketId(u16::MAX),
+        side: Side::Sell,
+        limit: PriceTicks(limits::MAX_PRICE_TICKS),
+        lots: Lots(limits::MAX_LOTS),
+        kind: Kind::Liquidation,
+        reduce_only: true,
+        good_til: Some(Height(u64::MAX)),
+        cloid: Some(Cloid(u64::MAX)),
+    }
+}
+
+fn first_order() -> Name {
+    Name::Id(OrderId { height: Height(0), index: 0 })
+}
+
+fn last_order() -> Name {
+    Name::Id(OrderId { height: Height(u64::MAX), index: u32::MAX })
+}
+
 /// Each kind, as small and as large as it can be.
 fn extreme_actions() -> Vec<(&'static str, Action)> {
     let none = Atoms::ZERO;
@@ -101,6 +148,29 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
         ("max", Action::Withdraw { amount: most, recipient: Recipient([0xff; 32]) }),
         ("min", smallest_fill()),
         ("max", largest_fill()),
+        ("min", Action::Place(smallest_terms())),
+        ("max", Action::Place(largest_terms())),
+        ("min", Action::PlaceMany(vec![smallest_terms()])),
+        ("max", Action::PlaceMany(vec![largest_terms(); limits::MAX_ORDERS_PER_ACTION])),
+        ("min", Action::Close(smallest_terms())),
+        ("max", Action::Close(largest_terms())),
+        ("min", Action::Cancel { market: MarketId(0), order: first_order() }),
+        ("max", Action::Cancel { market: MarketId(u16::MAX), order: last_order() }),
+        ("min", Action::CancelAll { market: None, keep_reduce_only: false }),
+        ("max", Action::CancelAll { market: Some(MarketId(u16::MAX)), keep_reduce_only: true }),
+        (
+            "min",
+            Action::Modify { market: MarketId(0), order: first_order(), limit: PriceTicks(1), lots: Lots(1) },
+        ),
+        (
+            "max",
+            Action::Modify {
+                market: MarketId(u16::MAX),
+                order: last_order(),
+                limit: PriceTicks(limits::MAX_PRICE_TICKS),
+                lots: Lots(limits::MAX_LOTS),
+            },
+        ),
     ]
 }
 
@@ -111,10 +181,21 @@ fn usual_actions() -> Vec<Action> {
         Action::Deposit { to: AccountId(7), amount: Atoms(300) },
         Action::Transfer { to: AccountId(300), amount: Atoms(1_000_000) },
         Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
+        Action::Close(usual_terms(Kind::Limit, true)),
+        Action::CancelAll { market: Some(MarketId(2)), keep_reduce_only: true },
         Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
         Action::SetMarginMode { market: MarketId(2), mode: MarginMode::Isolated },
         Action::Withdraw { amount: Atoms(16_384), recipient: Recipient(bytes(33)) },
         Action::Fill { quote: usual_quote(), quote_signature: Signature(bytes(65)), lots: Lots(149) },
+        Action::Place(usual_terms(Kind::PostOnly(OnCross::Slide), false)),
+        Action::PlaceMany(vec![usual_terms(Kind::Ioc, true), usual_terms(Kind::Limit, false)]),
+        Action::Cancel { market: MarketId(2), order: Name::Cloid(Cloid(77)) },
+        Action::Modify {
+            market: MarketId(2),
+            order: Name::Id(OrderId { height: Height(19_000), index: 300 }),
+            limit: PriceTicks(6_543_211),
+            lots: Lots(151),
+        },
     ]
 }
 
@@ -148,9 +229,13 @@ pub(super) fn largest_signed_action() -> SignedAction {
         account: AccountId(u64::MAX),
         nonce: Nonce(u64::MAX),
         expiry: Height(u64::MAX),
-        action: largest_fill(),
+        action: Action::PlaceMany(vec![largest_terms(); limits::MAX_ORDERS_PER_ACTION]),
         signature: Signature([0xff; 64]),
     }
+}
+
+fn largest_of_weight_one() -> SignedAction {
+    SignedAction { action: largest_fill(), ..largest_signed_action() }
 }
 
 pub(super) fn smallest_report() -> PriceReport {
@@ -275,7 +360,7 @@ pub(super) fn largest_body() -> Body {
     let observations = (first..=u16::MAX)
         .map(|author| Observation { author: ValidatorId(author), ..largest_observation() })
         .collect();
-    Body { observations, actions: vec![largest_signed_action(); limits::MAX_ACTIONS_PER_BLOCK] }
+    Body { observations, actions: vec![largest_of_weight_one(); limits::MAX_ACTIONS_PER_BLOCK] }
 }
 
 struct Hex<'a>(&'a [u8]);

@@ -1,0 +1,172 @@
+//! The benchmarks as commands, for whichever program offers them.
+
+use crate::{callgrind::Runner, margin, sweep, workload};
+use clap::Subcommand;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use std::{error::Error, fmt::Display, io::IsTerminal as _, path::PathBuf, time::Duration};
+
+/// What can be measured.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Instructions of a margin check.
+    Margin(Counted),
+    /// Instructions of a block's liquidation sweep: what they depend on, through a crash, after a gap.
+    Sweep(Counted),
+    /// Execution and state root of full blocks over many accounts.
+    #[cfg(feature = "chain")]
+    Execution {
+        /// Accounts, with two positions each.
+        #[arg(long, default_value_t = 1_000_000)]
+        accounts: u64,
+        /// Actions a block: a quarter each of deposits, transfers, fills and withdrawals.
+        #[arg(long, default_value_t = 10_000)]
+        actions: u64,
+        /// Blocks that count.
+        #[arg(long, default_value_t = 10)]
+        blocks: usize,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Memory of a validator with many accounts, and its restart after it was killed.
+    #[cfg(feature = "chain")]
+    Restart {
+        /// Accounts, with two positions each.
+        #[arg(long, default_value_t = 1_000_000)]
+        accounts: u64,
+        /// Program whose `validator` command is measured; this one if it has that command.
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Finality of simulated networks of 4 and 10 regions against the bound that distance sets.
+    #[cfg(feature = "chain")]
+    Finality {
+        /// Simulated seconds of each network.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// Actions a block, whose cost is charged; several values run several networks.
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 200, 1_000])]
+        actions: Vec<u32>,
+        /// Seed of the runs.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What work costs on this machine, as in `storms/calibration.toml`.
+    #[cfg(feature = "chain")]
+    Calibrate {
+        /// Accounts over which actions are executed.
+        #[arg(long, default_value_t = 1_000_000)]
+        accounts: u64,
+    },
+    /// What runs under valgrind.
+    #[command(hide = true)]
+    Workload {
+        /// Which one, in JSON.
+        workload: String,
+    },
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, clap::Args)]
+pub struct Output {
+    /// Prints one object and nothing else.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of what is counted under callgrind.
+#[derive(clap::Args)]
+pub struct Counted {
+    #[command(flatten)]
+    output: Output,
+    /// Keeps callgrind's files here, for callgrind_annotate.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// The program that offers these commands.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// Arguments that lead to them.
+    pub prefix: &'a [&'a str],
+    /// Whether it has a `validator` command.
+    pub validates: bool,
+}
+
+/// Runs one.
+///
+/// # Errors
+/// If it cannot be measured; the text says why and what to do.
+pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let progress =
+        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    progress.enable_steady_tick(Duration::from_millis(200));
+    let counted = |options: &Counted| -> Result<Runner, Box<dyn Error + Send + Sync>> {
+        let arguments = host.prefix.iter().copied().chain(["workload"]);
+        Ok(Runner::this_program(arguments)?.keeping(options.keep.clone()))
+    };
+    match command {
+        Command::Margin(options) => {
+            show(&margin::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        Command::Sweep(options) => {
+            show(&sweep::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::Execution { accounts, actions, blocks, output } => {
+            let spec = crate::execution::Spec { accounts, actions, blocks };
+            show(&crate::execution::run(&spec, &progress)?, output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::Restart { accounts, program, output } => {
+            let program = match program {
+                Some(program) => program,
+                None if host.validates => std::env::current_exe()?,
+                None => return Err("name the program to measure: --program target/release/seawall".into()),
+            };
+            show(&crate::restart::run(accounts, &program, &progress)?, output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::Finality { seconds, actions, seed, output } => {
+            let calibration = crate::calibration::Calibration::committed()?;
+            let mut reports = Vec::new();
+            for regions in [&crate::topology::FOUR[..], &crate::topology::TEN[..]] {
+                let topology = crate::topology::Topology::aws(regions)?;
+                for &actions in &actions {
+                    let spec = crate::finality::Spec { seconds, actions, seed };
+                    reports.push(crate::finality::run(&topology, &calibration, &spec, &progress)?);
+                }
+            }
+            show(&crate::finality::Reports(reports), output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::Calibrate { accounts } => {
+            let measured = crate::calibration::measure(accounts, &progress)?;
+            progress.finish_and_clear();
+            print!("{}", toml::to_string(&measured)?);
+            Ok(())
+        }
+        Command::Workload { workload } => Ok(workload::work(&workload)?),
+    }
+}
+
+fn show<R: Serialize + Display>(
+    report: &R,
+    output: Output,
+    progress: &ProgressBar,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    progress.finish_and_clear();
+    if output.json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}

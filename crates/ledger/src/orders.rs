@@ -1,0 +1,1245 @@
+//! Settlement's side of matching beside it: open orders, what is reserved for them, the inboxes of zones, and what
+//! their outcomes do.
+//!
+//! # The life of an order
+//!
+//! An action places it: it is checked, its worst case is reserved, and it enters the inbox of its market's zone at
+//! this height. The zone answers with an outcome some blocks later. Until then the order can trade in any
+//! auction whose outcome is not settled, so settlement assumes all of them: nothing that may still fill is
+//! ever forgotten, and nothing is shown as filled before.
+//!
+//! A cancel enters the inbox of its height, too. Auctions before that height can still fill the order, so it stays
+//! open and reserved, *leaving*, until the outcome of that height is settled or void. A modification stands
+//! beside the order that it would replace until the outcome says which of them there is: an order that is filled
+//! in part on the way and then replaced trades more than either, so both are reserved.
+//!
+//! # Reservation
+//!
+//! Of each market, in which the account has orders that add risk, what the initial margin can grow by when any of
+//! them fill ([`kernel::worst_growth`]), and what all of them can lose against the mark at the worst price, with
+//! the fees there ([`kernel::friction`]). The worst price is that of the band around the last known mark, or
+//! that of the band of any auction that is not settled, if it is worse. Rounded up once a market. It is a
+//! function of the records, at every moment, and the audit recomputes it.
+//!
+//! It is recomputed when an order, a position or the inboxes of the market change, and when its mark has moved: for
+//! accounts with orders there, not for others. A fill may cost one atom more than was reserved when it is
+//! settled in several parts, each of which rounds its fee up.
+//!
+//! Orders that only close reserve closing lots instead of margin, because closing lowers the requirement by more
+//! than it costs inside the band. Together with the account's other orders of their side they are never more than
+//! the position, so that none can flip it whatever fills first. What would break this is refused, a quoted fill
+//! included. Liquidation is not refused anything: when it takes the position away, the orders that closed
+//! it are cancelled, and what still fills of them on the way is booked to the market's backstop, which took the
+//! position over. So nothing closes twice.
+//!
+//! # Where available margin is below zero
+//!
+//! All orders of the account that add risk are cancelled, in cross and isolated markets, before any liquidation;
+//! in an isolated market also when the isolated position alone does not cover its initial margin. Only
+//! accounts with such orders are looked at.
+//!
+//! # Liquidation
+//!
+//! Closes of the ladder are orders of the account that nobody can cancel, placed without asking. They end with the
+//! outcome of their height. What has not filled then goes down the ladder in the same block; so does everything
+//! when the zone is late. A close that fills after that closes what the backstop took over.
+//!
+//! # Outcomes
+//!
+//! Inboxes of a zone end in order, each once: by the last part of its outcome, or void, when it is
+//! `void_after` blocks old. A part that does not hold is refused whole and changes nothing. A fill is settled
+//! whatever the equity: the sweep of the same block sees the result. A void inbox's orders and modifications end,
+//! its cancels hold, and everything else is as if the auction had not been.
+//!
+//! | queue | bound | beyond it |
+//! | --- | --- | --- |
+//! | orders of an account in a market | `max_per_account` | [`Refusal::TooManyOrders`] |
+//! | entries of a block that accounts ask for | half of `MAX_ENTRIES_PER_INBOX` | [`Refusal::InboxFull`] |
+//! | entries of a block in all | `MAX_ENTRIES_PER_INBOX` | settlement's own cancels wait for the next block |
+//! | inboxes of a zone without an outcome | `void_after` | the oldest is void |
+//! | records that a zone settles in a block | `max_records` | [`SettleFault::TooManyRecords`]; the part waits |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seawall_types::{
+    AccountId, Atoms, Band, End, Entry, Fault, Fill, Height, Inbox, Kind, Lots, MarginMode, MarketId, Name,
+    Order, OrderId, Outcome, PriceTicks, Reference, Refusal, Request, Side, Terms, limits,
+};
+use thiserror::Error;
+
+use crate::{
+    health::{self, Valuation},
+    kernel::{self, Int, million},
+    ladder::SweepReport,
+    ledger::{Ledger, SweepMode},
+    state::{Account, Compartment, Market, OpenOrder, Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState},
+};
+
+/// Entries of a block that are left to settlement.
+const MAX_ASKED_ENTRIES: usize = limits::MAX_ENTRIES_PER_INBOX / 2;
+
+/// Why an outcome, or its end, is refused. The ledger is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SettleFault {
+    /// The zone has no inbox that waits.
+    #[error("zone {0} waits for nothing")]
+    Nothing(u8),
+    /// Another height is the oldest that waits.
+    #[error("height {0} is the oldest that waits for its outcome")]
+    NotNext(Height),
+    /// Another part is next.
+    #[error("part {0} is next")]
+    NotNextPart(u32),
+    /// More records than the zone may settle in this block.
+    #[error("{0} records are more than are left to the zone in this block")]
+    TooManyRecords(usize),
+    /// Too late: the inbox is void.
+    #[error("the inbox is too old; it is void")]
+    Overdue,
+    /// Too early to be void.
+    #[error("the inbox is not old enough to be void")]
+    NotDue,
+    /// A market of another zone.
+    #[error("market {0} is not in the zone")]
+    ForeignMarket(MarketId),
+    /// An immediate order of the inbox has not ended.
+    #[error("order {0} is immediate and goes on")]
+    GoesOn(OrderId),
+    /// The outcome contradicts itself, the inbox or the orders.
+    #[error(transparent)]
+    Outcome(#[from] Fault),
+}
+
+/// A fill that was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettledFill {
+    /// Which order.
+    pub order: OrderId,
+    /// Its owner.
+    pub account: AccountId,
+    /// Market.
+    pub market: MarketId,
+    /// Its side.
+    pub side: Side,
+    /// How much.
+    pub lots: Lots,
+    /// At which price.
+    pub price: PriceTicks,
+    /// Fee, to the insurance fund. Of a liquidation close, the penalty, to the market's ring-fenced fund.
+    pub fee: Atoms,
+    /// Of the lots, those that the market's backstop had taken over with the position. They pay no fee.
+    pub carried: Lots,
+}
+
+/// What settling did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettleReport {
+    /// Fills, by market, then order.
+    pub fills: Vec<SettledFill>,
+    /// Orders that are gone.
+    pub ends: Vec<End>,
+    /// Deficits that fills left where no position is left, and who paid them.
+    pub deficits: SweepReport,
+}
+
+/// What became of the orders of one action, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statuses {
+    count: u8,
+    first: OrderId,
+    refused: [Option<Refusal>; limits::MAX_ORDERS_PER_ACTION],
+}
+
+impl Statuses {
+    /// For each order its id, or why it is refused.
+    pub fn iter(&self) -> impl Iterator<Item = Result<OrderId, Refusal>> + '_ {
+        let mut next = self.first;
+        self.refused.iter().take(usize::from(self.count)).map(move |refused| match refused {
+            Some(refusal) => Err(*refusal),
+            None => {
+                let id = next;
+                next.index += 1;
+                Ok(id)
+            }
+        })
+    }
+}
+
+/// Open orders of an account in a market, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exposure {
+    /// Lots that add risk, by side.
+    pub buys: i64,
+    pub sells: i64,
+    /// Lots that close, by side.
+    pub closing_buys: i64,
+    pub closing_sells: i64,
+    /// What the first may cost against the mark, with fees, in atoms.
+    pub friction: i128,
+    /// How many orders, and whether some of them add risk.
+    pub orders: usize,
+    pub adds: bool,
+}
+
+/// Orders, entries and inboxes in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    pub orders: BTreeMap<OrderId, OpenOrder>,
+    pub entries: BTreeMap<OrderId, ZoneEntry>,
+    pub inboxes: BTreeMap<(u8, Height), ZoneInbox>,
+    pub zones: BTreeMap<u8, ZoneState>,
+    // Derived from here on.
+    of: BTreeMap<u32, BTreeSet<OrderId>>,
+    /// By market: who has orders there, and how many.
+    owners: BTreeMap<MarketId, BTreeMap<u32, u32>>,
+    /// Who has orders that add risk and are not leaving, and how many.
+    adding: BTreeMap<u32, u32>,
+    /// By market: lots of orders that add risk, bought and sold.
+    potential: BTreeMap<MarketId, (i64, i64)>,
+    /// By zone: orders that settled parts touched.
+    touched: BTreeMap<u8, BTreeSet<OrderId>>,
+}
+
+fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
+    let count = counts.entry(key).or_default();
+    *count = (i64::from(*count) + sign) as u32;
+    if *count == 0 {
+        counts.remove(&key);
+    }
+}
+
+impl Book {
+    /// Adds an order to what is derived, or takes it out.
+    fn tally(&mut self, id: OrderId, order: &OpenOrder, zone: u8, sign: i64) {
+        let (account, market) = (order.account.0 as u32, order.terms.market);
+        let own = self.of.entry(account).or_default();
+        if sign > 0 {
+            own.insert(id);
+        } else {
+            own.remove(&id);
+        }
+        if own.is_empty() {
+            self.of.remove(&account);
+        }
+        let owners = self.owners.entry(market).or_default();
+        count(owners, account, sign);
+        if owners.is_empty() {
+            self.owners.remove(&market);
+        }
+        if !order.terms.closes() {
+            let lots = sign * order.live().0;
+            let potential = self.potential.entry(market).or_default();
+            match order.terms.side {
+                Side::Buy => potential.0 += lots,
+                Side::Sell => potential.1 += lots,
+            }
+            if order.leaving.is_none() && !order.ended {
+                count(&mut self.adding, account, sign);
+            }
+        }
+        if order.spent.0 != 0 || order.ended || order.slid.is_some() {
+            let touched = self.touched.entry(zone).or_default();
+            if sign > 0 {
+                touched.insert(id);
+            } else {
+                touched.remove(&id);
+            }
+        }
+    }
+
+    fn ids(&self, account: u32) -> impl Iterator<Item = OrderId> + '_ {
+        self.of.get(&account).into_iter().flatten().copied()
+    }
+
+    /// Whether records that come from outside fit together; else names one that does not. Markets and accounts
+    /// of orders exist.
+    pub fn check(&self, height: Height, markets: &[Market]) -> Result<(), RecordKey> {
+        let params = |market: MarketId| markets.get(usize::from(market.0)).map(|market| market.params.orders);
+        let zones: BTreeSet<u8> = markets.iter().map(|market| market.params.orders.zone).collect();
+        let ended = |zone: u8| self.zones.get(&zone).map_or(Height(0), |zone| zone.ended);
+        for (zone, state) in &self.zones {
+            if !zones.contains(zone) || state.ended > height {
+                return Err(RecordKey::Zone(*zone));
+            }
+        }
+        for ((zone, at), inbox) in &self.inboxes {
+            let own = inbox.references.iter().all(|(market, reference)| {
+                params(*market).is_some_and(|own| own.zone == *zone) && reference.is_valid()
+            });
+            if !zones.contains(zone) || *at > height || *at <= ended(*zone) || !own {
+                return Err(RecordKey::Inbox(*zone, *at));
+            }
+        }
+        for (id, own) in &self.entries {
+            let market = own.entry.request.market();
+            let fits =
+                market.is_none_or(|market| params(market).is_some_and(|params| params.zone == own.zone));
+            if !self.inboxes.contains_key(&(own.zone, id.height)) || !fits {
+                return Err(RecordKey::Entry(*id));
+            }
+        }
+        for (id, order) in &self.orders {
+            let zone = params(order.terms.market).map_or(0, |params| params.zone);
+            let waits = |at: Height| self.inboxes.contains_key(&(zone, at));
+            let sound = order.terms.is_valid()
+                && (0..=order.terms.lots.0).contains(&order.spent.0)
+                && (id.height <= ended(zone) || waits(id.height))
+                && order.leaving.is_none_or(waits);
+            if !sound {
+                return Err(RecordKey::Order(*id));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn has_orders(&self, account: u32) -> bool {
+        self.of.contains_key(&account)
+    }
+
+    /// Open orders of an account, oldest first.
+    pub fn of(&self, account: u32) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
+        self.ids(account).filter_map(|id| self.orders.get(&id).map(|order| (id, order)))
+    }
+
+    /// By how much the open interest of a market can grow at most.
+    pub fn potential(&self, market: MarketId) -> i64 {
+        self.potential.get(&market).map_or(0, |(buys, sells)| *buys.min(sells))
+    }
+
+    pub fn record(&self, key: RecordKey) -> Option<Record> {
+        match key {
+            RecordKey::Zone(zone) => self.zones.get(&zone).copied().map(Record::Zone),
+            RecordKey::Inbox(zone, height) => self.inboxes.get(&(zone, height)).cloned().map(Record::Inbox),
+            RecordKey::Entry(id) => self.entries.get(&id).copied().map(Record::Entry),
+            RecordKey::Order(id) => self.orders.get(&id).copied().map(Record::Order),
+            _ => None,
+        }
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = (RecordKey, Record)> + '_ {
+        let zones = self.zones.iter().map(|(zone, state)| (RecordKey::Zone(*zone), Record::Zone(*state)));
+        let inboxes = self
+            .inboxes
+            .iter()
+            .map(|((zone, height), inbox)| (RecordKey::Inbox(*zone, *height), Record::Inbox(inbox.clone())));
+        let entries = self.entries.iter().map(|(id, entry)| (RecordKey::Entry(*id), Record::Entry(*entry)));
+        let orders = self.orders.iter().map(|(id, order)| (RecordKey::Order(*id), Record::Order(*order)));
+        zones.chain(inboxes).chain(entries).chain(orders)
+    }
+
+    /// Puts a record, or takes it away. `zone_of` names the zone of a market. `false` if key and record do not
+    /// match.
+    pub fn put(&mut self, key: RecordKey, record: Option<&Record>, zone_of: impl Fn(MarketId) -> u8) -> bool {
+        fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+            match value {
+                Some(value) => drop(map.insert(key, value)),
+                None => drop(map.remove(&key)),
+            }
+        }
+        match (key, record) {
+            (RecordKey::Zone(zone), None) => set(&mut self.zones, zone, None),
+            (RecordKey::Zone(zone), Some(Record::Zone(state))) => set(&mut self.zones, zone, Some(*state)),
+            (RecordKey::Inbox(zone, height), None) => set(&mut self.inboxes, (zone, height), None),
+            (RecordKey::Inbox(zone, height), Some(Record::Inbox(inbox))) => {
+                set(&mut self.inboxes, (zone, height), Some(inbox.clone()));
+            }
+            (RecordKey::Entry(id), None) => set(&mut self.entries, id, None),
+            (RecordKey::Entry(id), Some(Record::Entry(entry))) => set(&mut self.entries, id, Some(*entry)),
+            (RecordKey::Order(id), record) => {
+                let new = match record {
+                    Some(Record::Order(order)) => Some(*order),
+                    None => None,
+                    Some(_) => return false,
+                };
+                let old = match new {
+                    Some(order) => self.orders.insert(id, order),
+                    None => self.orders.remove(&id),
+                };
+                if let Some(old) = old {
+                    self.tally(id, &old, zone_of(old.terms.market), -1);
+                }
+                if let Some(new) = new {
+                    self.tally(id, &new, zone_of(new.terms.market), 1);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Ledger {
+    // -----------------------------------------------------------------------------------------
+    // Readers
+
+    /// The zone of a market. Zero for a market that does not exist.
+    pub fn zone_of(&self, market: MarketId) -> u8 {
+        self.market(market).map_or(0, |market| market.params.orders.zone)
+    }
+
+    /// Zones with their markets, ascending.
+    pub fn zones(&self) -> BTreeMap<u8, Vec<MarketId>> {
+        let mut zones: BTreeMap<u8, Vec<MarketId>> = BTreeMap::new();
+        for (id, market) in self.markets() {
+            zones.entry(market.params.orders.zone).or_default().push(id);
+        }
+        zones
+    }
+
+    /// An open order.
+    pub fn order(&self, id: OrderId) -> Option<&OpenOrder> {
+        self.book.orders.get(&id)
+    }
+
+    /// Open orders of an account, oldest first.
+    pub fn orders_of(&self, account: AccountId) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
+        self.book.of(account.0 as u32)
+    }
+
+    /// Heights whose outcomes a zone owes, oldest first.
+    pub fn unsettled(&self, zone: u8) -> impl Iterator<Item = Height> + '_ {
+        self.book.inboxes.range((zone, Height(0))..=(zone, Height(u64::MAX))).map(|((_, height), _)| *height)
+    }
+
+    /// What a zone owes next: the height, and which part of its outcome.
+    pub fn next_part(&self, zone: u8) -> Option<(Height, u32)> {
+        let height = self.unsettled(zone).next()?;
+        self.book.inboxes.get(&(zone, height)).map(|inbox| (height, inbox.parts))
+    }
+
+    /// What a zone gets for a height: there is one from the end of that block until its outcome is settled or void,
+    /// unless the zone had neither orders nor requests. The salt is the caller's.
+    pub fn inbox(&self, zone: u8, height: Height) -> Option<Inbox> {
+        let inbox = self.book.inboxes.get(&(zone, height))?;
+        let entries = self
+            .entries_of(zone, height)
+            .filter_map(|id| self.book.entries.get(&id).map(|own| (id.index, own.entry)))
+            .collect();
+        Some(Inbox { height, salt: [0; 32], references: inbox.references.clone(), entries })
+    }
+
+    /// The orders that rest in a zone after the last height that ended, with that height: what the zone is
+    /// rebuilt from, before it takes the inboxes that are not settled.
+    pub fn resting(&self, zone: u8) -> (Height, Vec<Order>) {
+        let ended = self.book.zones.get(&zone).map_or(Height(0), |zone| zone.ended);
+        let rests = |(id, order): (&OrderId, &OpenOrder)| {
+            let own = self.zone_of(order.terms.market) == zone && id.height <= ended;
+            own.then_some(Order { id: *id, account: order.account, terms: order.terms })
+        };
+        (ended, self.book.orders.iter().filter_map(rests).collect())
+    }
+
+    fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = OrderId> + '_ {
+        let (first, last) = (OrderId { height, index: 0 }, OrderId { height, index: u32::MAX });
+        self.book.entries.range(first..=last).filter(move |(_, own)| own.zone == zone).map(|(id, _)| *id)
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Reservation
+
+    /// Around the mark, the prices at which an auction may be held now; none without a price.
+    fn band(&self, market: MarketId) -> Option<Reference> {
+        let market = self.market(market)?;
+        let (mark, _) = market.mark?.last_known();
+        let params = &market.params;
+        let (price, band) = (i128::from(mark.0), i128::from(params.band_ppm.0));
+        // Inwards, so that no price of the band is further from the mark than the rate.
+        let low = (price * (1_000_000 - band)).ceil_div(million()) as u64;
+        let high = (price * (1_000_000 + band)).floor_div(million()) as u64;
+        let band = Band {
+            low: PriceTicks(low.clamp(params.min_price.0, mark.0)),
+            high: PriceTicks(high.clamp(mark.0, params.max_price.0)),
+        };
+        Some(Reference { mark, band })
+    }
+
+    /// The prices at which an order of the market can fill, now or in an auction that is not settled.
+    fn envelope(&self, market: MarketId) -> Option<Band> {
+        let Band { mut low, mut high } = self.band(market)?.band;
+        let zone = self.zone_of(market);
+        for inbox in self.book.inboxes.range((zone, Height(0))..=(zone, Height(u64::MAX))) {
+            if let Some(reference) = inbox.1.references.get(&market) {
+                low = low.min(reference.band.low);
+                high = high.max(reference.band.high);
+            }
+        }
+        Some(Band { low, high })
+    }
+
+    fn add_exposure(&self, of: &mut Exposure, terms: &Terms, envelope: Option<Band>) {
+        let lots = terms.lots.0;
+        let side = match (terms.side, terms.closes()) {
+            (Side::Buy, false) => &mut of.buys,
+            (Side::Sell, false) => &mut of.sells,
+            (Side::Buy, true) => &mut of.closing_buys,
+            (Side::Sell, true) => &mut of.closing_sells,
+        };
+        *side += lots;
+        of.orders += 1;
+        of.adds |= !terms.closes();
+        let at = usize::from(terms.market.0);
+        let (Some(envelope), false) = (envelope, terms.closes()) else { return };
+        let params = &self.markets[at].params;
+        let buys = terms.side == Side::Buy;
+        let worst = if buys { terms.limit.min(envelope.high) } else { terms.limit.max(envelope.low) };
+        let worst = params.unit(worst.min(envelope.high));
+        let rate = i128::from(params.taker_fee_ppm.max(params.maker_fee_ppm).0);
+        of.friction +=
+            kernel::friction(i128::from(self.sheets[at].unit), worst, buys, i128::from(lots), rate);
+    }
+
+    /// Open orders of an account by market, with one more.
+    fn exposures(&self, account: u32, more: Option<&Terms>) -> BTreeMap<MarketId, Exposure> {
+        let mut found: BTreeMap<MarketId, (Exposure, Option<Band>)> = BTreeMap::new();
+        let open = self.book.of(account).filter_map(|(id, order)| order.standing(id).map(|own| own.terms));
+        for terms in open.chain(more.copied()) {
+            let own = found
+                .entry(terms.market)
+                .or_insert_with(|| (Exposure::default(), self.envelope(terms.market)));
+            self.add_exposure(&mut own.0, &terms, own.1);
+        }
+        found.into_iter().map(|(market, (exposure, _))| (market, exposure)).collect()
+    }
+
+    pub(crate) fn exposure(&self, account: u32, market: MarketId) -> Exposure {
+        if !self.book.has_orders(account) {
+            return Exposure::default();
+        }
+        self.exposures(account, None).remove(&market).unwrap_or_default()
+    }
+
+    fn reserved_for(&self, account: &Account, exposures: &BTreeMap<MarketId, Exposure>) -> Atoms {
+        let mut reserved = 0;
+        for (market, own) in exposures {
+            let sheet = &self.sheets[usize::from(market.0)];
+            let growth = kernel::worst_growth(
+                i128::from(sheet.unit),
+                i128::from(account.lots(*market).0),
+                i128::from(own.buys),
+                i128::from(own.sells),
+                &sheet.tiers,
+            );
+            reserved += growth.ceil_div(million()) + own.friction;
+        }
+        Atoms(reserved)
+    }
+
+    /// What an account's open orders need to have reserved, at these positions.
+    pub(crate) fn reservation(&self, id: u32, account: &Account) -> Atoms {
+        if !self.book.has_orders(id) {
+            return Atoms::ZERO;
+        }
+        self.reserved_for(account, &self.exposures(id, None))
+    }
+
+    /// Recomputes what is reserved for an account's orders.
+    pub(crate) fn reserve(&mut self, id: u32) {
+        let account = &self.slots[id as usize].account;
+        let reserved = self.reservation(id, account);
+        if reserved != account.reserved {
+            self.account_mut(id).reserved = reserved;
+        }
+    }
+
+    /// Recomputes what is reserved for everybody with orders in these markets.
+    pub(crate) fn reserve_in(&mut self, markets: impl Iterator<Item = MarketId>) {
+        let owners: BTreeSet<u32> = markets
+            .filter_map(|market| self.book.owners.get(&market))
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .collect();
+        for id in owners {
+            self.reserve(id);
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Changes
+
+    pub(crate) fn set_book(&mut self, key: RecordKey, record: Option<Record>) {
+        self.remember(key);
+        let Self { book, markets, .. } = self;
+        let put = book.put(key, record.as_ref(), |market| {
+            markets.get(usize::from(market.0)).map_or(0, |market| market.params.orders.zone)
+        });
+        debug_assert!(put, "{key:?} does not hold this record");
+    }
+
+    fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
+        self.set_book(RecordKey::Order(id), order.map(Record::Order));
+    }
+
+    /// The id of the next entry of this block.
+    fn next_entry(&self) -> OrderId {
+        let height = self.globals.height;
+        let last = self.book.entries.range(OrderId { height, index: 0 }..).next_back();
+        OrderId { height, index: last.map_or(0, |(id, _)| id.index + 1) }
+    }
+
+    /// Whether the block takes so many entries more.
+    pub(crate) fn has_room(&self, more: usize, most: usize) -> bool {
+        self.next_entry().index as usize + more <= most
+    }
+
+    fn enter(&mut self, zone: u8, account: AccountId, request: Request) -> OrderId {
+        let id = self.next_entry();
+        let entry = ZoneEntry { zone, entry: Entry { account, request } };
+        self.set_book(RecordKey::Entry(id), Some(Record::Entry(entry)));
+        id
+    }
+
+    /// What an order, or what a modification would make of it, is refused for.
+    pub(crate) fn check_order(
+        &self,
+        account: AccountId,
+        terms: &Terms,
+        replaces: bool,
+    ) -> Result<(), Refusal> {
+        let id = account.0 as u32;
+        let signer = &self.slots[id as usize].account;
+        let market = self.market(terms.market).ok_or(Refusal::UnknownMarket)?;
+        let params = &market.params;
+        if terms.lots.0 <= 0 || terms.limit.0 == 0 {
+            return Err(Refusal::NotPositive);
+        }
+        if terms.lots.0 > limits::MAX_LOTS || terms.limit.0 > limits::MAX_PRICE_TICKS {
+            return Err(Refusal::TooLarge);
+        }
+        if terms.kind == Kind::Liquidation {
+            return Err(Refusal::OrderKind);
+        }
+        if terms.good_til.is_some_and(|good_til| good_til < self.globals.height) {
+            return Err(Refusal::OrderExpired);
+        }
+        if !self.market_in_service(terms.market) {
+            return Err(Refusal::MarketQuarantined);
+        }
+        if terms.lots < params.orders.min_lots && !terms.closes() {
+            return Err(Refusal::BelowMinimum);
+        }
+        let named = |(_, order): (OrderId, &OpenOrder)| {
+            terms.cloid.is_some() && order.terms.cloid == terms.cloid && order.terms.market == terms.market
+        };
+        if !replaces && self.book.of(id).any(named) {
+            return Err(Refusal::DuplicateCloid);
+        }
+        if !self.has_room(1, MAX_ASKED_ENTRIES) {
+            return Err(Refusal::InboxFull);
+        }
+        let exposures = self.exposures(id, Some(terms));
+        let own = exposures.get(&terms.market).copied().unwrap_or_default();
+        if own.orders > usize::from(params.orders.max_per_account) {
+            return Err(Refusal::TooManyOrders);
+        }
+        let held = signer.lots(terms.market).0;
+        require_closing_lots(held, &own)?;
+        if terms.closes() {
+            return Ok(());
+        }
+        let sheet = &self.sheets[usize::from(terms.market.0)];
+        if !sheet.fresh {
+            return Err(Refusal::PriceNotFresh);
+        }
+        let cap = params.account_cap.0;
+        if held + own.buys > cap || own.sells - held > cap {
+            return Err(Refusal::PositionCap);
+        }
+        if self.markets_used(signer, &exposures) > limits::MAX_POSITIONS_PER_ACCOUNT {
+            return Err(Refusal::TooManyPositions);
+        }
+        let (mut buys, mut sells) = self.book.potential.get(&terms.market).copied().unwrap_or_default();
+        match terms.side {
+            Side::Buy => buys += terms.lots.0,
+            Side::Sell => sells += terms.lots.0,
+        }
+        let grows = buys.min(sells) - self.book.potential(terms.market);
+        if grows > 0 && market.open_interest.0 + buys.min(sells) > params.open_interest_cap.0 {
+            return Err(Refusal::OpenInterestCap);
+        }
+        let reserved = self.reserved_for(signer, &exposures).0;
+        let cross = health::sums(signer, Compartment::Cross, &self.sheets, Valuation::Adverse);
+        let safe = if self.opens_isolated(signer, terms.market) {
+            // Moved to the position when it fills, so unrealised profit does not count.
+            cross.equity.min(signer.collateral.0)
+        } else {
+            cross.equity
+        };
+        if safe - cross.initial_atoms() < reserved || self.lacks_isolated(signer, terms.market) {
+            return Err(Refusal::InsufficientMargin);
+        }
+        Ok(())
+    }
+
+    /// Markets in which an account has a position or may get one.
+    pub(crate) fn markets_in_use(&self, id: u32, account: &Account) -> usize {
+        self.markets_used(account, &self.exposures(id, None))
+    }
+
+    fn markets_used(&self, account: &Account, exposures: &BTreeMap<MarketId, Exposure>) -> usize {
+        let adds = exposures.iter().filter(|(_, own)| own.adds).map(|(market, _)| *market);
+        account.positions.iter().map(|position| position.market).chain(adds).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether a position opened now would be isolated, or the one that is open is.
+    fn opens_isolated(&self, account: &Account, market: MarketId) -> bool {
+        let opens = if self.markets[usize::from(market.0)].params.isolated_only {
+            MarginMode::Isolated
+        } else {
+            account.mode(market)
+        };
+        account.position(market).map_or(opens, |position| position.mode) == MarginMode::Isolated
+    }
+
+    /// Whether the account has an isolated position there that does not cover its initial margin.
+    fn lacks_isolated(&self, account: &Account, market: MarketId) -> bool {
+        let isolated = |position: &&crate::state::Position| position.mode == MarginMode::Isolated;
+        account.position(market).filter(isolated).is_some_and(|_| {
+            let compartment = Compartment::Isolated(market);
+            !health::sums(account, compartment, &self.sheets, Valuation::Adverse).covers_initial()
+        })
+    }
+
+    pub(crate) fn place(&mut self, account: AccountId, terms: Terms) -> OrderId {
+        let id = self.enter(self.zone_of(terms.market), account, Request::Place(terms));
+        self.hold(account, id, terms);
+        id
+    }
+
+    fn hold(&mut self, account: AccountId, id: OrderId, terms: Terms) {
+        let open = OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None };
+        self.set_order(id, Some(open));
+        self.reserve(account.0 as u32);
+    }
+
+    pub(crate) fn place_many(&mut self, account: AccountId, orders: &[Terms]) -> Statuses {
+        let mut statuses = Statuses {
+            count: orders.len() as u8,
+            first: self.next_entry(),
+            refused: [None; limits::MAX_ORDERS_PER_ACTION],
+        };
+        for (terms, refused) in orders.iter().zip(&mut statuses.refused) {
+            match self.check_order(account, terms, false) {
+                Ok(()) => drop(self.place(account, *terms)),
+                Err(refusal) => *refused = Some(refusal),
+            }
+        }
+        statuses
+    }
+
+    /// The account's orders of this name in a market that can still be named: the newest first.
+    fn named(&self, account: AccountId, market: MarketId, name: Name) -> Vec<(OrderId, OpenOrder)> {
+        let fits = |id: OrderId, order: &OpenOrder| {
+            order.terms.market == market
+                && !order.ended
+                && order.leaving.is_none()
+                && match name {
+                    Name::Id(name) => name == id,
+                    Name::Cloid(cloid) => order.terms.cloid == Some(cloid),
+                }
+        };
+        let own = self.book.of(account.0 as u32).filter(|(id, order)| fits(*id, order));
+        let mut own: Vec<_> = own.map(|(id, order)| (id, *order)).collect();
+        own.reverse();
+        own
+    }
+
+    pub(crate) fn plan_cancel(
+        &self,
+        account: AccountId,
+        market: MarketId,
+        name: Name,
+    ) -> Result<Vec<OrderId>, Refusal> {
+        self.market(market).ok_or(Refusal::UnknownMarket)?;
+        let own = self.named(account, market, name);
+        if own.is_empty() {
+            return Err(Refusal::UnknownOrder);
+        }
+        if !self.has_room(1, MAX_ASKED_ENTRIES) {
+            return Err(Refusal::InboxFull);
+        }
+        Ok(own.into_iter().map(|(id, _)| id).collect())
+    }
+
+    pub(crate) fn cancel(&mut self, account: AccountId, market: MarketId, name: Name, orders: &[OrderId]) {
+        self.enter(self.zone_of(market), account, Request::Cancel { market, order: name });
+        self.leave(orders);
+    }
+
+    /// These orders are cancelled in this block's inbox.
+    fn leave(&mut self, orders: &[OrderId]) {
+        let height = self.globals.height;
+        for id in orders {
+            if let Some(order) = self.book.orders.get(id).copied() {
+                self.set_order(*id, Some(OpenOrder { leaving: Some(height), ..order }));
+            }
+        }
+    }
+
+    /// Orders of an account that a cancel of all would end, by zone.
+    pub(crate) fn plan_cancel_all(
+        &self,
+        account: AccountId,
+        market: Option<MarketId>,
+        keep_reduce_only: bool,
+    ) -> Result<BTreeMap<u8, Vec<OrderId>>, Refusal> {
+        if let Some(market) = market {
+            self.market(market).ok_or(Refusal::UnknownMarket)?;
+        }
+        let zones = self.leaving_by_zone(account.0 as u32, |order| {
+            market.is_none_or(|market| market == order.terms.market)
+                && !(keep_reduce_only && order.terms.reduce_only)
+        });
+        if !self.has_room(zones.len(), MAX_ASKED_ENTRIES) {
+            return Err(Refusal::InboxFull);
+        }
+        Ok(zones)
+    }
+
+    fn leaving_by_zone(&self, id: u32, which: impl Fn(&OpenOrder) -> bool) -> BTreeMap<u8, Vec<OrderId>> {
+        let mut zones: BTreeMap<u8, Vec<OrderId>> = BTreeMap::new();
+        for (id, order) in self.book.of(id) {
+            if !order.ended && order.leaving.is_none() && which(order) {
+                zones.entry(self.zone_of(order.terms.market)).or_default().push(id);
+            }
+        }
+        zones
+    }
+
+    pub(crate) fn cancel_all(
+        &mut self,
+        account: AccountId,
+        market: Option<MarketId>,
+        keep_reduce_only: bool,
+        zones: BTreeMap<u8, Vec<OrderId>>,
+    ) -> u32 {
+        let mut leaving = 0;
+        for (zone, orders) in zones {
+            self.enter(zone, account, Request::CancelAll { market, keep_reduce_only });
+            self.leave(&orders);
+            leaving += orders.len() as u32;
+        }
+        leaving
+    }
+
+    /// What a modification would make of an order.
+    pub(crate) fn plan_modify(
+        &self,
+        account: AccountId,
+        market: MarketId,
+        name: Name,
+        limit: PriceTicks,
+        lots: Lots,
+    ) -> Result<Terms, Refusal> {
+        self.market(market).ok_or(Refusal::UnknownMarket)?;
+        let (_, order) = *self.named(account, market, name).first().ok_or(Refusal::UnknownOrder)?;
+        let terms = Terms { limit, lots, ..order.terms };
+        self.check_order(account, &terms, true)?;
+        Ok(terms)
+    }
+
+    pub(crate) fn modify(&mut self, account: AccountId, name: Name, terms: Terms) -> OrderId {
+        let Terms { market, limit, lots, .. } = terms;
+        let request = Request::Modify { market, order: name, limit, lots };
+        let id = self.enter(self.zone_of(market), account, request);
+        self.hold(account, id, terms);
+        id
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // The block
+
+    /// Cancels the orders that add risk of every account whose available margin is below zero. Returns how many
+    /// accounts that were.
+    pub(crate) fn drop_risk(&mut self) -> u64 {
+        let accounts: Vec<u32> = match self.mode {
+            SweepMode::Indexed => self.book.adding.keys().copied().collect(),
+            SweepMode::FullScan => (0..self.slots.len() as u32).collect(),
+        };
+        let mut dropped = 0;
+        for id in accounts {
+            if !self.book.has_orders(id) {
+                continue;
+            }
+            let account = &self.slots[id as usize].account;
+            let cross = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Adverse);
+            let below = cross.equity - cross.initial_atoms() < account.reserved.0;
+            let leaves = |order: &OpenOrder| {
+                !order.terms.closes() && (below || self.lacks_isolated(account, order.terms.market))
+            };
+            let mut markets: BTreeMap<MarketId, Vec<OrderId>> = BTreeMap::new();
+            for orders in self.leaving_by_zone(id, leaves).into_values() {
+                for order in orders {
+                    let market = self.book.orders.get(&order).map_or(MarketId(0), |own| own.terms.market);
+                    markets.entry(market).or_default().push(order);
+                }
+            }
+            if markets.is_empty() {
+                continue;
+            }
+            if !self.has_room(markets.len(), limits::MAX_ENTRIES_PER_INBOX) {
+                break;
+            }
+            dropped += 1;
+            for (market, orders) in markets {
+                let request = Request::CancelAll { market: Some(market), keep_reduce_only: true };
+                self.enter(self.zone_of(market), AccountId(u64::from(id)), request);
+                self.leave(&orders);
+            }
+        }
+        dropped
+    }
+
+    /// Cancels reduce-only orders that a position does not cover any more, because the ladder or a fill has made it
+    /// smaller, or an auction closes it: the newest first, whole.
+    pub(crate) fn drop_uncovered(&mut self) {
+        for id in self.forced() {
+            let mut uncovered: Vec<(OrderId, MarketId)> = Vec::new();
+            let account = &self.slots[id as usize].account;
+            for (market, own) in self.exposures(id, None) {
+                let held = account.lots(market).0;
+                for (side, closing, room) in [
+                    (Side::Sell, own.closing_sells, held.max(0)),
+                    (Side::Buy, own.closing_buys, (-held).max(0)),
+                ] {
+                    let mut over = closing - room;
+                    let own: Vec<_> = self.book.of(id).map(|(id, order)| (id, *order)).collect();
+                    for (order_id, order) in own.into_iter().rev() {
+                        let fits = order.terms.market == market
+                            && order.terms.side == side
+                            && order.terms.closes()
+                            && order.terms.kind != Kind::Liquidation
+                            && !order.ended;
+                        if over > 0 && fits {
+                            over -= order.live().0;
+                            if order.leaving.is_none() {
+                                uncovered.push((order_id, market));
+                            }
+                        }
+                    }
+                }
+            }
+            for (order, market) in uncovered {
+                if self.has_room(1, limits::MAX_ENTRIES_PER_INBOX) {
+                    self.cancel(AccountId(u64::from(id)), market, Name::Id(order), &[order]);
+                }
+            }
+        }
+    }
+
+    /// Closes the inboxes of this height: a zone gets one if it has orders or requests.
+    pub(crate) fn close_inboxes(&mut self) {
+        let height = self.globals.height;
+        let busy: BTreeSet<u8> = self
+            .book
+            .owners
+            .keys()
+            .map(|market| self.zone_of(*market))
+            .chain(self.book.entries.range(OrderId { height, index: 0 }..).map(|(_, own)| own.zone))
+            .collect();
+        for zone in busy {
+            let references = self
+                .markets()
+                .filter(|(id, market)| {
+                    market.params.orders.zone == zone && self.sheets[usize::from(id.0)].fresh
+                })
+                .filter_map(|(id, _)| self.band(id).map(|reference| (id, reference)))
+                .collect();
+            let inbox = ZoneInbox { references, parts: 0 };
+            self.set_book(RecordKey::Inbox(zone, height), Some(Record::Inbox(inbox)));
+        }
+    }
+
+    /// Lots of a market that liquidation has on their way for an account.
+    pub(crate) fn closes_on_way(&self, id: u32, market: MarketId) -> i64 {
+        let on_way =
+            |order: &OpenOrder| order.terms.kind == Kind::Liquidation && order.terms.market == market;
+        self.book.of(id).filter(|(_, order)| on_way(order)).map(|(_, order)| order.live().0).sum()
+    }
+
+    /// Whether liquidation goes on without the market's zone: it never waits for it, or has waited long enough.
+    pub(crate) fn is_late(&self, market: MarketId) -> bool {
+        let orders = self.markets[usize::from(market.0)].params.orders;
+        let oldest = self.unsettled(orders.zone).next();
+        let lag = oldest.map_or(0, |oldest| self.globals.height.0 - oldest.0);
+        lag >= u64::from(orders.late_after)
+    }
+
+    fn zone_params(&self, zone: u8) -> crate::params::OrderParams {
+        let own = self.markets.iter().map(|market| market.params.orders).find(|orders| orders.zone == zone);
+        own.unwrap_or_default()
+    }
+
+    /// Settles the next part of the oldest outcome that a zone owes. Everything is checked before anything is
+    /// changed.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn settle(&mut self, zone: u8, outcome: &Outcome) -> Result<SettleReport, SettleFault> {
+        let references = self.check_outcome(zone, outcome)?;
+        let records: usize = outcome.markets.iter().map(seawall_types::MarketOutcome::records).sum();
+        *self.settled_in_block().entry(zone).or_default() += records;
+        let (mut report, mut accounts) = (SettleReport::default(), BTreeSet::new());
+        for market in &outcome.markets {
+            for slide in &market.slides {
+                self.touch(slide.order, |order| order.slid = Some(slide.limit));
+            }
+            for cut in &market.cuts {
+                self.touch(cut.order, |order| order.spent += cut.lots);
+            }
+            for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
+                let settled = self.settle_fill(market.market, fill, price, &mut report.deficits);
+                report.fills.push(settled);
+            }
+            for end in &market.ends {
+                let order = self.book.orders.get(&end.order).copied();
+                if let Some(close) =
+                    order.filter(|own| own.terms.kind == Kind::Liquidation && own.live() > Lots::ZERO)
+                {
+                    self.note_unfilled(close.account.0 as u32, market.market);
+                }
+                self.touch(end.order, |order| order.ended = true);
+                report.ends.push(*end);
+            }
+            let named =
+                (market.ends.iter().map(|end| end.order)).chain(market.cuts.iter().map(|cut| cut.order));
+            let owners = named.filter_map(|id| self.book.orders.get(&id)).map(|order| order.account.0 as u32);
+            accounts.extend(owners.chain(market.fills.iter().map(|fill| fill.account.0 as u32)));
+        }
+        if outcome.last {
+            self.end_height(zone, outcome.height);
+            self.reserve_in(references.into_iter());
+        } else {
+            let key = RecordKey::Inbox(zone, outcome.height);
+            if let Some(inbox) = self.book.inboxes.get(&(zone, outcome.height)).cloned() {
+                self.set_book(key, Some(Record::Inbox(ZoneInbox { parts: inbox.parts + 1, ..inbox })));
+            }
+        }
+        for id in accounts {
+            self.reserve(id);
+        }
+        Ok(report)
+    }
+
+    fn check_outcome(&self, zone: u8, outcome: &Outcome) -> Result<Vec<MarketId>, SettleFault> {
+        let oldest = self.unsettled(zone).next().ok_or(SettleFault::Nothing(zone))?;
+        if outcome.height != oldest {
+            return Err(SettleFault::NotNext(oldest));
+        }
+        let params = self.zone_params(zone);
+        if self.globals.height.0 >= oldest.0 + u64::from(params.void_after) {
+            return Err(SettleFault::Overdue);
+        }
+        let inbox = self.book.inboxes.get(&(zone, oldest)).ok_or(SettleFault::Nothing(zone))?;
+        if outcome.part != inbox.parts {
+            return Err(SettleFault::NotNextPart(inbox.parts));
+        }
+        let records: usize = outcome.markets.iter().map(seawall_types::MarketOutcome::records).sum();
+        let before = self.settled_before(zone);
+        if before + records > params.max_records as usize {
+            return Err(SettleFault::TooManyRecords(records));
+        }
+        if let Some(market) = outcome
+            .markets
+            .iter()
+            .find(|own| self.market(own.market).is_none_or(|market| market.params.orders.zone != zone))
+        {
+            return Err(SettleFault::ForeignMarket(market.market));
+        }
+        let standing = |id: OrderId| self.book.orders.get(&id).and_then(|order| order.standing(id));
+        outcome.check(standing, &inbox.references)?;
+        if outcome.last {
+            let over: BTreeSet<OrderId> =
+                outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order).collect();
+            let goes_on = |id: &OrderId| {
+                let immediate = |order: &OpenOrder| order.terms.kind.is_immediate() && !order.ended;
+                self.book.orders.get(id).is_some_and(immediate) && !over.contains(id)
+            };
+            if let Some(id) = self.entries_of(zone, oldest).find(goes_on) {
+                return Err(SettleFault::GoesOn(id));
+            }
+        }
+        Ok(inbox.references.keys().copied().collect())
+    }
+
+    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) {
+        if let Some(mut order) = self.book.orders.get(&id).copied() {
+            change(&mut order);
+            self.set_order(id, Some(order));
+        }
+    }
+
+    /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop.
+    fn settle_fill(
+        &mut self,
+        market: MarketId,
+        fill: &Fill,
+        price: PriceTicks,
+        deficits: &mut SweepReport,
+    ) -> SettledFill {
+        let at = usize::from(market.0);
+        let (closes, liquidation) =
+            self.book.orders.get(&fill.order).map_or((false, false), |order| {
+                (order.terms.closes(), order.terms.kind == Kind::Liquidation)
+            });
+        self.touch(fill.order, |order| order.spent += fill.lots);
+        let id = fill.account.0 as u32;
+        let held = self.slots[id as usize].account.lots(market).0;
+        let sign = if fill.side == Side::Buy { 1 } else { -1 };
+        let own = if closes { fill.lots.0.min((-sign * held).max(0)) } else { fill.lots.0 };
+        let carried = fill.lots.0 - own;
+        let params = &self.markets[at].params;
+        let (unit, backstop) = (params.unit(price), self.markets[at].backstop.0 as u32);
+        let rate = if fill.maker { params.maker_fee_ppm } else { params.taker_fee_ppm };
+        let notional = kernel::value(unit, i128::from(own));
+        let mut fee = if liquidation { 0 } else { kernel::fee(notional, i128::from(rate.0)) };
+        if own > 0 {
+            let quote = kernel::value(unit, i128::from(sign * own));
+            let isolated = self.opens_isolated(&self.slots[id as usize].account, market);
+            let mode = if isolated { MarginMode::Isolated } else { MarginMode::Cross };
+            if liquidation {
+                let compartment = if isolated { Compartment::Isolated(market) } else { Compartment::Cross };
+                let account = &self.slots[id as usize].account;
+                let equity = health::sums(account, compartment, &self.sheets, Valuation::Favourable).equity;
+                // What the trade itself loses against the mark comes off first.
+                let lost = quote - kernel::value(i128::from(self.sheets[at].unit), i128::from(sign * own));
+                let rate = i128::from(self.markets[at].params.liquidation.penalty_ppm.0);
+                fee = kernel::penalty(notional, rate, equity - lost);
+            }
+            self.imposed_trade(id, market, sign * own, quote, fee, mode, deficits);
+            if liquidation {
+                self.account_mut(backstop).collateral += Atoms(fee);
+            } else {
+                self.credit_insurance(fee);
+            }
+            if isolated {
+                self.top_up(id, market);
+            }
+            // An order that was cancelled too late may have closed what another one was to close.
+            self.force(id);
+        }
+        if carried > 0 {
+            let quote = kernel::value(unit, i128::from(sign * carried));
+            self.imposed_trade(backstop, market, sign * carried, quote, 0, MarginMode::Cross, deficits);
+        }
+        SettledFill {
+            order: fill.order,
+            account: fill.account,
+            market,
+            side: fill.side,
+            lots: fill.lots,
+            price,
+            fee: Atoms(fee),
+            carried: Lots(carried),
+        }
+    }
+
+    /// Moves to an isolated position what it lacks for its initial margin, or as much of it as cross can spare.
+    fn top_up(&mut self, id: u32, market: MarketId) {
+        let account = &self.slots[id as usize].account;
+        if account.position(market).is_none() {
+            return;
+        }
+        let compartment = Compartment::Isolated(market);
+        let sums = health::sums(account, compartment, &self.sheets, Valuation::Adverse);
+        let lacks = (sums.initial_atoms() - sums.equity).max(0);
+        let moved = Atoms(lacks.min(health::spare(account, Compartment::Cross, &self.sheets)));
+        if moved > Atoms::ZERO {
+            let account = self.account_mut(id);
+            account.collateral -= moved;
+            *account.collateral_of_mut(compartment) += moved;
+        }
+    }
+
+    /// A height of a zone is over: what its parts did to orders becomes their terms.
+    fn end_height(&mut self, zone: u8, height: Height) {
+        let touched: Vec<OrderId> = self.book.touched.get(&zone).into_iter().flatten().copied().collect();
+        for id in touched {
+            let Some(order) = self.book.orders.get(&id).copied() else { continue };
+            let after = order.standing(id).map(|own| OpenOrder {
+                terms: own.terms,
+                spent: Lots::ZERO,
+                slid: None,
+                ..order
+            });
+            self.set_order(id, after);
+        }
+        let entries: Vec<OrderId> = self.entries_of(zone, height).collect();
+        for id in entries {
+            self.set_book(RecordKey::Entry(id), None);
+        }
+        self.set_book(RecordKey::Inbox(zone, height), None);
+        self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height })));
+    }
+
+    /// Ends the oldest inbox of a zone without an outcome, or without the rest of it. Its orders and modifications
+    /// end, its cancels hold, and everything is released. Refused unless the inbox is `void_after` blocks old.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn void(&mut self, zone: u8, height: Height) -> Result<(), SettleFault> {
+        let oldest = self.unsettled(zone).next().ok_or(SettleFault::Nothing(zone))?;
+        if height != oldest {
+            return Err(SettleFault::NotNext(oldest));
+        }
+        if self.globals.height.0 < oldest.0 + u64::from(self.zone_params(zone).void_after) {
+            return Err(SettleFault::NotDue);
+        }
+        let over: Vec<OrderId> = self
+            .book
+            .orders
+            .iter()
+            .filter(|(id, order)| {
+                self.zone_of(order.terms.market) == zone
+                    && (id.height == height || order.leaving == Some(height))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let mut accounts = BTreeSet::new();
+        for id in over {
+            if let Some(order) = self.book.orders.get(&id).copied() {
+                accounts.insert(order.account.0 as u32);
+                if order.terms.kind == Kind::Liquidation {
+                    self.note_unfilled(order.account.0 as u32, order.terms.market);
+                }
+            }
+            self.set_order(id, None);
+        }
+        let inbox = self.book.inboxes.get(&(zone, height)).cloned().unwrap_or_default();
+        self.end_height(zone, height);
+        self.reserve_in(inbox.references.into_keys());
+        for id in accounts {
+            self.reserve(id);
+        }
+        Ok(())
+    }
+
+    /// Voids every inbox that is old enough, zone by zone. A chain calls this before it settles outcomes.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn void_overdue(&mut self) -> Vec<(u8, Height)> {
+        let mut voided = Vec::new();
+        let zones: BTreeSet<u8> = self.book.inboxes.keys().map(|(zone, _)| *zone).collect();
+        for zone in zones {
+            loop {
+                let oldest = self.unsettled(zone).next();
+                let Some(height) = oldest else { break };
+                if self.void(zone, height).is_err() {
+                    break;
+                }
+                voided.push((zone, height));
+            }
+        }
+        voided
+    }
+}
+
+/// Closing orders with the other orders of their side are never more than the position.
+pub(crate) fn require_closing_lots(held: i64, own: &Exposure) -> Result<(), Refusal> {
+    let fits = |closing: i64, others: i64, held: i64| closing == 0 || closing + others <= held.max(0);
+    if fits(own.closing_sells, own.sells, held) && fits(own.closing_buys, own.buys, -held) {
+        Ok(())
+    } else {
+        Err(Refusal::ClosingLots)
+    }
+}
