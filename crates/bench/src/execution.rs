@@ -17,7 +17,7 @@ use seawall_chain::{
     app::add_actions,
     committee::Committee,
     crypto::{Batch, Identity},
-    machine::{Answer, Purpose, World},
+    machine::{Answer, Brought, Purpose, World},
     store::{self, Db},
 };
 use seawall_types::{
@@ -208,9 +208,10 @@ pub fn run(spec: &Spec, progress: &ProgressBar) -> anyhow::Result<Report> {
             let checked = ms(begun);
             signatures = batch.len();
 
+            let brought = Brought { observations: observations.to_vec(), actions, ..Brought::default() };
             let begun = Instant::now();
             let executed = world
-                .execute(parent, Height(height), None, &observations, actions, Purpose::Verify)
+                .execute(parent, Height(height), brought, Purpose::Verify)
                 .map_err(|invalid| anyhow::anyhow!("block {height} is invalid: {invalid}"))?;
             let executed_ms = ms(begun);
             let refused =

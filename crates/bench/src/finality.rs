@@ -194,6 +194,7 @@ pub fn run(
                     build: calibration.build(spec.actions),
                     verify: calibration.verify(spec.actions, n as u32),
                 },
+                enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
                 cache_pages: NZUsize!(1_024),
                 strategy: Sequential,

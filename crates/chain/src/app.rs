@@ -5,26 +5,33 @@
 //! A block on parent `p` in a context is valid if and only if
 //!
 //! 1. version, chain and epoch are this chain's; height is `p + 1`; the parent digest is `p`'s;
-//! 2. the leader that the context names signed it;
+//! 2. the leader that the context names signed it, and a quorum voted for its parent;
 //! 3. it holds observations of at least `q` distinct members by ascending author, signed for the
 //!    block's own view, each newer than its author's last on this chain;
 //! 4. its time is `max(p + 1 ms, median of the observed times)`;
-//! 5. rescues come before trades, every signature verifies under the key that the parent's state holds,
+//! 5. each part of an outcome that it settles is attested by `f + 1` of its own observations, and settlement refuses
+//!    none of them;
+//! 6. rescues come before trades, every signature verifies under the key that the parent's state holds,
 //!    no trade is refused, and a rescue that is refused spends its nonce;
-//! 6. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
+//! 7. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
 //!    outcomes root and exits root of its header.
+//!
+//! An outcome that `f + 1` attest was computed by an honest validator. Nobody has to have a zone of its own to check
+//! that, so nobody waits for one.
 //!
 //! Everything in this list is a pure function of the block, its context and the parent's state. Clocks
 //! wait elsewhere ([`gate`](crate::gate)).
 
 use crate::{
-    block::{Block, Context, body_digest, empty_outcomes_root, from_consensus},
+    block::{Block, Context, body_digest, from_consensus, outcome_digest, root_of_digests},
     committee::{Committee, Scheme},
     crypto::{Batch, Identity, key_of},
-    machine::{Executed, Machine, Purpose, Step, World},
+    machine::{Brought, Executed, Machine, Purpose, Step, World},
     mempool::Mempool,
     observer::Observatory,
+    proofs::{self, ParentProofs},
     store::{Db, StateKey, StateReader, StateValue, StoreError},
+    zones::{self, Zones},
 };
 use commonware_consensus::{Heightable as _, Viewable as _, marshal::ancestry::Ancestry};
 use commonware_cryptography::{Digestible as _, sha256};
@@ -40,7 +47,7 @@ use futures::StreamExt as _;
 use rand_core::CryptoRng;
 use seawall_oracle::OracleParams;
 use seawall_types::{
-    AccountId, Action, Body, ChainId, Digest, Domain, Header, Height, Key, Observation, Refusal,
+    AccountId, Action, Body, ChainId, Digest, Domain, Header, Height, Key, Observation, OutcomeRef, Refusal,
     SignedAction,
     block::{OpsTarget, VERSION},
     limits::MAX_ACTIONS_PER_BLOCK,
@@ -71,7 +78,7 @@ pub struct BuildPolicy {
     pub interval: Duration,
     /// Wall time to wait for further observations once there is a quorum.
     pub linger: Duration,
-    /// Most actions taken from the pool into one block.
+    /// Most actions taken from the pool into one block, by weight: each order of a bulk action counts.
     pub max_actions: usize,
 }
 
@@ -103,6 +110,10 @@ pub struct Parts<S> {
     pub mempool: Mempool,
     /// Heard observations.
     pub observatory: Observatory,
+    /// Certificates of possible parents.
+    pub proofs: ParentProofs,
+    /// Zones beside settlement.
+    pub zones: Zones,
     /// How blocks are built.
     pub policy: BuildPolicy,
     /// Told of final blocks.
@@ -114,19 +125,22 @@ pub struct Parts<S> {
 /// The application.
 pub struct App<S> {
     parts: Arc<Parts<S>>,
+    /// Checks what the committee signed.
+    scheme: Arc<Scheme>,
     built: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { parts: self.parts.clone(), built: self.built.clone() }
+        Self { parts: self.parts.clone(), scheme: self.scheme.clone(), built: self.built.clone() }
     }
 }
 
 impl<S> App<S> {
     /// Assembles an application.
     pub fn new(parts: Parts<S>) -> Self {
-        Self { parts: Arc::new(parts), built: Arc::default() }
+        let scheme = Arc::new(parts.committee.verifier());
+        Self { parts: Arc::new(parts), scheme, built: Arc::default() }
     }
 }
 
@@ -225,7 +239,7 @@ impl<S: Strategy> App<S> {
     }
 }
 
-/// Rules 1 to 3, without signatures.
+/// Rules 1 to 3 and the first half of 5, without signatures.
 pub fn check_form(
     committee: &Committee,
     block: &Block,
@@ -240,8 +254,10 @@ pub fn check_form(
     if header.height != parent_height.next() || header.parent != parent_digest {
         return Err("does not follow its parent");
     }
-    if header.outcomes_root != empty_outcomes_root() {
-        return Err("settles outcomes, but no zone exists");
+    let outcomes = &block.body.outcomes;
+    let digests: Vec<Digest> = outcomes.iter().map(outcome_digest).collect();
+    if header.outcomes_root != root_of_digests(digests.iter()) {
+        return Err("its outcomes root is not that of its outcomes");
     }
     if committee.position(&block.context.leader).is_none() {
         return Err("its leader is not a member");
@@ -260,12 +276,22 @@ pub fn check_form(
             return Err("observations are not by ascending author");
         }
         previous = Some(observation.author);
-        if !observation.rescues.is_empty() || !observation.outcomes.is_empty() {
-            return Err("lists rescues or outcomes, which this version does not know");
+        if !observation.rescues.is_empty() {
+            return Err("lists rescues, which this version does not know");
         }
     }
     if block.body.observations.len() < committee.quorum() {
         return Err("holds fewer observations than a quorum");
+    }
+    if !outcomes.is_empty() {
+        let votes = zones::votes(&block.body.observations);
+        for (own, digest) in outcomes.iter().zip(digests) {
+            let (zone, height) = (u16::from(own.zone), own.outcome.height.get());
+            let votes = votes.get(&OutcomeRef { zone, height, digest }).copied().unwrap_or(0);
+            if votes < committee.attestors() {
+                return Err("settles an outcome that too few of its observations attest");
+            }
+        }
     }
     Ok(())
 }
@@ -367,8 +393,11 @@ where
         let view = consensus.view().get();
         let height = Height(parent.height().get() + 1);
         self.ready::<E>(parent_digest, &batches).await;
+        let parent_proof = self.parts.proofs.of(parent.inner()).await;
         self.pace(&context).await;
         let observations = self.observations(&context, parent_digest, view).await;
+        let enough = self.parts.committee.attestors();
+        let attested = self.parts.zones.settleable(&observations, enough);
 
         // Others may move the machine while this proposal waits, and between any two calls.
         let executed = loop {
@@ -377,20 +406,20 @@ where
                 let owner = |account: AccountId| world.ledger.owner(account).copied();
                 self.parts.mempool.candidates(self.parts.policy.max_actions, owner)
             });
-            let Some(candidates) = candidates else { continue };
-            let executed = self.parts.machine.execute(
-                parent_digest,
-                height,
-                None,
-                &observations,
-                candidates,
-                Purpose::Build,
-            );
+            let Some(actions) = candidates else { continue };
+            let brought = Brought {
+                time: None,
+                observations: observations.clone(),
+                parent_proof,
+                outcomes: attested.clone(),
+                actions,
+            };
+            let executed = self.parts.machine.execute(parent_digest, height, brought, Purpose::Build);
             if let Some(executed) = executed {
                 break executed;
             }
         };
-        let Executed { step, actions, left_out } = match executed {
+        let Executed { step, outcomes, actions, left_out } = match executed {
             Ok(executed) => executed,
             Err(invalid) => {
                 warn!(view, %invalid, "could not build a block");
@@ -402,7 +431,8 @@ where
         self.parts.mempool.remove(hopeless.map(|(action, _)| (&action.account, &action.nonce)));
 
         let merkleized = Self::seal::<E>(&step, batches).await;
-        let body = Body { observations, actions };
+        let digests: Vec<Digest> = outcomes.iter().map(outcome_digest).collect();
+        let body = Body { observations, actions, parent_proof, outcomes };
         let header = Header {
             version: VERSION,
             chain: self.parts.chain,
@@ -413,7 +443,7 @@ where
             body: body_digest(&body),
             state_root: Digest(merkleized.root().0),
             ops: ops_target::<E, S>(&merkleized),
-            outcomes_root: empty_outcomes_root(),
+            outcomes_root: root_of_digests(digests.iter()),
             exits_root: step.exits_root,
         };
         let block = Block::sign(consensus, header, body, &self.parts.identity);
@@ -447,6 +477,12 @@ where
         }
         // A final block was verified by a quorum; its signatures cannot change the state it yields.
         if finality == Finality::Candidate {
+            let proof = block.body.parent_proof.as_ref();
+            let voted = proofs::proposal_of(parent.inner());
+            if !proofs::verify(&self.scheme, voted.as_ref(), proof, &mut context, &self.parts.strategy) {
+                refuse(&"it does not prove that a quorum voted for its parent");
+                return None;
+            }
             let collected = loop {
                 self.ready::<E>(parent_digest, &batches).await;
                 let collected = self.parts.machine.read_at(parent_digest, |world| {
@@ -473,14 +509,8 @@ where
         // block, and a verdict is final: try again.
         let executed = loop {
             self.ready::<E>(parent_digest, &batches).await;
-            let executed = self.parts.machine.execute(
-                parent_digest,
-                height,
-                Some(block.header.time),
-                &block.body.observations,
-                block.body.actions.clone(),
-                Purpose::Verify,
-            );
+            let brought = Brought::by(block);
+            let executed = self.parts.machine.execute(parent_digest, height, brought, Purpose::Verify);
             if let Some(executed) = executed {
                 break executed;
             }
@@ -525,7 +555,11 @@ where
         let names = block.body.actions.iter().map(|action| (&action.account, &action.nonce));
         self.parts.mempool.remove(names);
         self.parts.mempool.expire(block.header.height);
-        if let Some(step) = self.parts.machine.step(digest) {
+        let step = self.parts.machine.step(digest);
+        // While the machine can still stand here: zones that start are built from this state.
+        let read = |read: &mut dyn FnMut(&World)| self.parts.machine.read_at(digest, read).is_some();
+        self.parts.zones.finalized(block, step.as_deref(), read);
+        if let Some(step) = step {
             self.parts.monitor.finalized(block, digest, &step);
         }
         self.parts.machine.finalize(digest, block.header.height);

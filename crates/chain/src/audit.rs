@@ -11,12 +11,13 @@ use crate::{
     committee::{Committee, Scheme},
     engine::{self, StartError},
     genesis::Genesis,
-    machine::{Purpose, Step, World},
+    machine::{Brought, Purpose, Step, World},
+    proofs::{self, Signature},
     store::{self, Db, StateCommitment, StoreError},
 };
 use commonware_consensus::{
     Viewable as _,
-    simplex::types::{Subject, verify_certificates},
+    simplex::types::{Proposal, Subject, verify_certificates},
 };
 use commonware_cryptography::{Digestible as _, sha256};
 use commonware_parallel::Strategy;
@@ -78,9 +79,22 @@ where
     world: World,
     db: Option<Db<E, S>>,
     audited: Audited,
+    /// What the quorum voted for at the last block.
+    last: Option<Proposal<sha256::Digest>>,
     /// Height of the last block under a certificate.
     covered: Height,
-    waiting: Vec<(Height, Certificate)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A signature of the group that is not checked yet.
+struct Waiting {
+    /// Of the block that carries it, or that it makes final.
+    height: Height,
+    proposal: Proposal<sha256::Digest>,
+    /// Whether it makes the proposal final; else it is what the next block carries to show that a quorum voted for it.
+    certifies: bool,
+    finalized: bool,
+    signature: Signature,
 }
 
 fn diverges(height: Height, field: &'static str, detail: impl std::fmt::Display) -> AuditError {
@@ -140,6 +154,7 @@ where
                 certificates: 0,
                 actions: 0,
             },
+            last: None,
             covered: Height(0),
             waiting: Vec::new(),
         })
@@ -183,16 +198,27 @@ where
             return Err(diverges(height, "signatures", "one of leader, observers or actions is bad"));
         }
 
+        let proof = block.body.parent_proof.as_ref();
+        match (self.last.take(), proof, proof.and_then(proofs::signature_of)) {
+            (None, None, _) => {}
+            (Some(proposal), Some(proof), Some(signature)) => self.waiting.push(Waiting {
+                height,
+                proposal,
+                certifies: false,
+                finalized: proof.finalized,
+                signature,
+            }),
+            (last, _, _) => {
+                let detail =
+                    if last.is_some() { "not a quorum's signature" } else { "the first block has none" };
+                return Err(diverges(height, "parent proof", detail));
+            }
+        }
+        self.last = proofs::proposal_of(block);
+
         let executed = self
             .world
-            .execute(
-                self.audited.digest,
-                height,
-                Some(header.time),
-                &block.body.observations,
-                block.body.actions.clone(),
-                Purpose::Verify,
-            )
+            .execute(self.audited.digest, height, Brought::by(block), Purpose::Verify)
             .map_err(|invalid| diverges(height, "execution", invalid))?;
         let step = executed.step;
         same(height, "exits_root", &header.exits_root, &step.exits_root)?;
@@ -215,7 +241,13 @@ where
         if let Some(certificate) = certificate {
             same(height, "certificate", &from_consensus(certificate.proposal.payload), &digest)?;
             same(height, "certificate round", &certificate.round(), &block.context.round)?;
-            self.waiting.push((height, certificate));
+            self.waiting.push(Waiting {
+                height,
+                proposal: certificate.proposal,
+                certifies: true,
+                finalized: true,
+                signature: certificate.certificate,
+            });
         }
         self.audited.height = height;
         self.audited.digest = digest;
@@ -231,17 +263,26 @@ where
         let waiting = std::mem::take(&mut self.waiting);
         let pairs: Vec<_> = waiting
             .iter()
-            .map(|(_, certificate)| {
-                (Subject::Finalize { proposal: &certificate.proposal }, &certificate.certificate)
+            .map(|own| {
+                let proposal = &own.proposal;
+                let subject = if own.finalized {
+                    Subject::Finalize { proposal }
+                } else {
+                    Subject::Notarize { proposal }
+                };
+                (subject, &own.signature)
             })
             .collect();
         let good = verify_certificates::<_, _, sha256::Digest>(rng, &self.scheme, &pairs, &self.strategy);
-        for ((height, _), good) in waiting.iter().zip(good) {
+        for (own, good) in waiting.iter().zip(good) {
+            let field = if own.certifies { "certificate" } else { "parent proof" };
             if !good {
-                return Err(diverges(*height, "certificate", "not a quorum's signature"));
+                return Err(diverges(own.height, field, "not a quorum's signature"));
             }
-            self.audited.certificates += 1;
-            self.covered = *height;
+            if own.certifies {
+                self.audited.certificates += 1;
+                self.covered = own.height;
+            }
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{Digest as _, Digestible, Hasher, Sha256, sha256};
 use seawall_types::{
-    Body, ChainId, Digest, Domain, Header, Signature, TimeMs, block::OpsTarget, limits::MAX_BLOCK_BYTES,
+    Body, ChainId, Digest, Domain, Header, Signature, TimeMs, ZoneOutcome, block::OpsTarget,
+    limits::MAX_BLOCK_BYTES,
 };
 
 /// Identity key of a validator, as consensus and networking know it.
@@ -39,7 +40,7 @@ pub struct Block {
     pub header: Header,
     /// The leader's signature.
     pub signature: Signature,
-    /// Observations and actions.
+    /// Observations, actions, proof of the parent, outcomes.
     pub body: Body,
 }
 
@@ -84,7 +85,7 @@ impl Block {
                 body: body_digest(&body),
                 state_root,
                 ops,
-                outcomes_root: empty_outcomes_root(),
+                outcomes_root: outcomes_root(&[]),
                 exits_root,
             },
             signature: Signature::default(),
@@ -98,9 +99,22 @@ pub fn body_digest(body: &Body) -> Digest {
     sha256_digest(&[&body.encode()])
 }
 
-/// Root over no outcomes.
-pub fn empty_outcomes_root() -> Digest {
-    sha256_digest(&[b"seawall no outcomes"])
+/// What validators attest of a part of an outcome.
+pub fn outcome_digest(own: &ZoneOutcome) -> Digest {
+    sha256_digest(&[b"seawall outcome", &own.encode()])
+}
+
+/// Root over the outcomes that a block settles: SHA-256 over their digests, in the order of the block.
+pub fn outcomes_root(outcomes: &[ZoneOutcome]) -> Digest {
+    let digests: Vec<Digest> = outcomes.iter().map(outcome_digest).collect();
+    root_of_digests(digests.iter())
+}
+
+/// The same, of digests that are known.
+pub fn root_of_digests<'a>(digests: impl Iterator<Item = &'a Digest>) -> Digest {
+    let parts: Vec<&[u8]> =
+        std::iter::once(&b"seawall outcomes"[..]).chain(digests.map(|digest| &digest.0[..])).collect();
+    sha256_digest(&parts)
 }
 
 /// A digest in consensus's type.

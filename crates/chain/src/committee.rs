@@ -73,6 +73,11 @@ impl Committee {
         self.len() - self.faults()
     }
 
+    /// How many validators have to attest an outcome, f + 1: one of them is honest.
+    pub fn attestors(&self) -> usize {
+        self.faults() + 1
+    }
+
     /// The members, by ascending key.
     pub fn members(&self) -> &Set<PublicKey> {
         &self.inner.members

@@ -4,7 +4,7 @@
 //! ```text
 //!            simplex ── Gate (clocks) ── Deferred ── Stateful ── App ── Machine
 //!               │                           │            │
-//!             votes                      marshal       QMDB
+//!             votes                      marshal       QMDB      Zones (tasks beside)
 //!                                   (blocks, certificates)
 //! ```
 
@@ -20,9 +20,11 @@ use crate::{
     machine::Machine,
     mempool::Mempool,
     observer::{Config as ObserverConfig, Observer, PriceSource},
+    proofs::ParentProofs,
     store::{self, StateCommitment, StoreError},
     sync::NoPeers,
     timeline::Timeline,
+    zones::Zones,
 };
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -187,6 +189,8 @@ pub struct Config<S> {
     pub probe: FinalityProbe,
     /// What a simulation charges for work; nothing in production.
     pub charged: ChargedWork,
+    /// Runs on the thread of each zone before the zone does: there a process can give way to consensus.
+    pub enter_zone: Arc<dyn Fn() + Send + Sync>,
     /// Blocks of history to keep; everything if `None`, so that the chain can be exported and verified.
     pub retained_blocks: Option<usize>,
     /// Pages of 4 KiB to keep of the own files.
@@ -255,6 +259,8 @@ where
     pub submitter: Submitter,
     /// Waiting actions.
     pub mempool: Mempool,
+    /// Zones beside settlement.
+    pub zones: Zones,
     /// Blocks and certificates.
     pub marshal: MarshalMailbox<Scheme, Standard<Block>>,
     /// The authenticated state.
@@ -466,6 +472,9 @@ where
 
     let machine = Machine::empty();
     let mempool = Mempool::default();
+    let proofs = ParentProofs::default();
+    let zones = Zones::new(&genesis.ledger.markets);
+    zones.start(context.child("zones"), config.enter_zone);
     let (observer, observatory) = Observer::new(
         context.child("observer"),
         ObserverConfig {
@@ -473,6 +482,7 @@ where
             me,
             identity: config.identity.clone(),
             timeline: config.timeline,
+            zones: zones.clone(),
             retry: config.timeouts.retry,
         },
         config.source,
@@ -492,6 +502,8 @@ where
         machine: machine.clone(),
         mempool: mempool.clone(),
         observatory: observatory.clone(),
+        proofs: proofs.clone(),
+        zones: zones.clone(),
         policy: config.policy,
         monitor: config.monitor,
         strategy: config.strategy.clone(),
@@ -533,6 +545,7 @@ where
         deferred,
         marshal.clone(),
         observatory,
+        proofs,
         config.timeline,
         config.timeline.chain_ms(config.clock_tolerance),
         config.probe,
@@ -577,6 +590,7 @@ where
         machine,
         submitter,
         mempool,
+        zones,
         marshal,
         stateful: stateful_mailbox,
     };

@@ -8,6 +8,7 @@ use crate::{
     block::{Block, Context, PublicKey},
     committee::Scheme,
     observer::Observatory,
+    proofs::ParentProofs,
     timeline::Timeline,
 };
 use commonware_actor::Feedback;
@@ -57,12 +58,14 @@ pub struct ChargedWork {
     pub verify: Duration,
 }
 
-/// Wraps the consensus automaton: waits for clocks, wakes the observer, times own proposals.
+/// Wraps the consensus automaton: waits for clocks, wakes the observer, keeps certificates for the next leader,
+/// times own proposals.
 pub struct Gate<E, D> {
     context: Arc<E>,
     inner: D,
     marshal: Mailbox<Scheme, Standard<Block>>,
     observatory: Observatory,
+    proofs: ParentProofs,
     timeline: Timeline,
     tolerance_ms: u64,
     proposed: Arc<Mutex<BTreeMap<u64, SystemTime>>>,
@@ -77,6 +80,7 @@ impl<E, D: Clone> Clone for Gate<E, D> {
             inner: self.inner.clone(),
             marshal: self.marshal.clone(),
             observatory: self.observatory.clone(),
+            proofs: self.proofs.clone(),
             timeline: self.timeline,
             tolerance_ms: self.tolerance_ms,
             proposed: self.proposed.clone(),
@@ -97,6 +101,7 @@ where
         inner: D,
         marshal: Mailbox<Scheme, Standard<Block>>,
         observatory: Observatory,
+        proofs: ParentProofs,
         timeline: Timeline,
         tolerance_ms: u64,
         probe: FinalityProbe,
@@ -107,6 +112,7 @@ where
             inner,
             marshal,
             observatory,
+            proofs,
             timeline,
             tolerance_ms,
             proposed: Arc::default(),
@@ -242,10 +248,12 @@ where
     fn report(&mut self, activity: Self::Activity) -> Feedback {
         match &activity {
             Activity::Notarization(certificate) | Activity::Certification(certificate) => {
+                self.proofs.notarized(certificate);
                 self.observatory.enter(certificate.view().get() + 1);
             }
             Activity::Nullification(certificate) => self.observatory.enter(certificate.view().get() + 1),
             Activity::Finalization(certificate) => {
+                self.proofs.finalized(certificate);
                 let view = certificate.view().get();
                 self.observatory.enter(view + 1);
                 let at = self.context.current();

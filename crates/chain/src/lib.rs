@@ -1,6 +1,6 @@
 //! The chain: how validators agree on what the ledger does.
 //!
-//! Wires the pure crates ([`seawall_ledger`], [`seawall_oracle`]) to commonware's consensus, networking and
+//! Wires the pure crates ([`seawall_ledger`], [`seawall_oracle`], [`seawall_market`]) to commonware's consensus, networking and
 //! authenticated storage, generic over the runtime. This is the only crate below the simulator and the
 //! binary that names commonware's engines.
 //!
@@ -9,7 +9,9 @@
 //! | [`block`] | the block and its digest |
 //! | [`app`] | the rules of validity; building and processing |
 //! | [`machine`] | the state in memory; execution, undo and redo between forks |
-//! | [`records`], [`store`] | the stored form of state, and the authenticated store |
+//! | [`records`], [`slots`], [`store`] | the stored form of state, and the authenticated store |
+//! | [`zones`] | zones beside settlement: their tasks, what they attest, how they are rebuilt |
+//! | [`proofs`] | that a quorum voted for the parent, and the salt of its auctions |
 //! | [`observer`] | observations: signed, sent, heard |
 //! | [`mempool`], [`gossip`] | actions on their way into a block |
 //! | [`gate`] | clocks, before the vote and nowhere else |
@@ -33,7 +35,10 @@ pub mod gossip;
 pub mod machine;
 pub mod mempool;
 pub mod observer;
+pub mod proofs;
 pub mod records;
+pub mod slots;
 pub mod store;
 pub mod sync;
 pub mod timeline;
+pub mod zones;

@@ -10,20 +10,29 @@
 //!                     └── c        undo b, execute c; steps of a, b and c are kept until finalised
 //! ```
 //!
-//! Order inside a block: observations -> time and prices -> funding -> (zone outcomes) -> rescues ->
-//! liquidation sweep -> trades.
+//! Order inside a block: observations -> time and prices -> funding -> salt of the parent's auctions -> void
+//! inboxes -> zone outcomes -> rescues -> liquidation sweep -> trades.
 
 use crate::{
+    block::Block,
     crypto::sha256_digest,
+    proofs,
     records::{
-        ChainRecord, Stored, decode, encode_chain, encode_ledger, encode_market_oracle, encode_reporter,
-        ledger_key,
+        ChainRecord, Stored, decode, encode_chain, encode_ledger, encode_market_oracle, encode_order,
+        encode_reporter, entry_index, inbox_index, ledger_key, slot_key,
     },
+    slots::{SlotMoves, Slots, open_orders},
     store::{LOAD_CHUNK, StateKey, StateReader, StateValue, StoreError, Tag, key},
 };
-use seawall_ledger::{BlockDelta, Event, Ledger, NoVenue, Receipt, Record, RecordKey, SweepReport};
+use seawall_ledger::{
+    BlockDelta, Event, Ledger, NoVenue, Receipt, Record, RecordKey, SettleFault, SettleReport, SweepReport,
+};
 use seawall_oracle::{Oracle, OracleEvent, OracleParams, OracleState, Reported, StepError, block_time};
-use seawall_types::{Digest, Height, Lane, Mark, MarketId, Observation, Refusal, SignedAction, TimeMs};
+use seawall_types::{
+    Body, Digest, Height, Lane, Mark, MarketId, Observation, OrderId, ParentProof, Refusal, SignedAction,
+    TimeMs, ZoneOutcome,
+    limits::{MAX_OUTCOMES_PER_BLOCK, MAX_RECORDS_PER_BLOCK},
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
@@ -46,6 +55,18 @@ pub enum Invalid {
         have: TimeMs,
         /// By the rule.
         want: TimeMs,
+    },
+    /// An outcome that settlement refuses, although enough validators attest it.
+    #[error("the outcome of height {height} (part {part}) of zone {zone} is refused: {fault}")]
+    Outcome {
+        /// Zone.
+        zone: u8,
+        /// Height of the inbox.
+        height: Height,
+        /// Which part.
+        part: u32,
+        /// Why.
+        fault: SettleFault,
     },
     /// A trade that the ledger refuses. Leaders leave those out; only a rescue is answered by a refusal.
     #[error("trade {index} is refused: {refusal}")]
@@ -74,6 +95,19 @@ pub enum Answer {
     Refused(Refusal),
 }
 
+/// A part of an outcome that a block settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Zone.
+    pub zone: u8,
+    /// Height of the inbox.
+    pub height: Height,
+    /// Which part.
+    pub part: u32,
+    /// What it did.
+    pub report: SettleReport,
+}
+
 /// An executed block: everything to undo it, redo it, store it and tell of it.
 #[derive(Debug)]
 pub struct Step {
@@ -89,6 +123,12 @@ pub struct Step {
     pub marks: Vec<(MarketId, Mark)>,
     /// What happened in the oracle.
     pub oracle_events: Vec<OracleEvent>,
+    /// Inboxes that ended without an outcome.
+    pub voided: Vec<(u8, Height)>,
+    /// Outcomes that were settled, in the order of the block.
+    pub settled: Vec<Settled>,
+    /// How many blocks each zone with inboxes is behind after it: the age of the oldest without an outcome.
+    pub zone_lags: BTreeMap<u8, u64>,
     /// What the sweep did.
     pub sweep: SweepReport,
     /// One answer an action, in block order.
@@ -98,6 +138,9 @@ pub struct Step {
     oracle_before: Arc<Oracle>,
     oracle_after: Arc<Oracle>,
     exits_root_before: Digest,
+    slots: SlotMoves,
+    /// Orders that are open after it and were changed by it, as they are kept: slot and record.
+    orders: Vec<(u64, StateValue)>,
 }
 
 impl Step {
@@ -112,8 +155,10 @@ impl Step {
             .delta
             .changes
             .iter()
-            .map(|(record, _, after)| (ledger_key(*record), after.as_ref().map(encode_ledger)))
+            .filter_map(|(record, _, after)| Some((ledger_key(*record)?, after.as_ref().map(encode_ledger))))
             .collect();
+        writes.extend(self.slots.emptied().map(|slot| (slot_key(slot), None)));
+        writes.extend(self.orders.iter().map(|(slot, record)| (slot_key(*slot), Some(record.clone()))));
         let (before, after) = (self.oracle_before.state(), self.oracle_after.state());
         for (index, (old, new)) in (0..).zip(before.markets.iter().zip(&after.markets)) {
             if old != new {
@@ -125,7 +170,8 @@ impl Step {
                 writes.push((key(Tag::Reporter, index), Some(encode_reporter(new))));
             }
         }
-        let chain = ChainRecord { exits_root: self.exits_root, oracle: after.head };
+        let order_slots = self.slots.end();
+        let chain = ChainRecord { exits_root: self.exits_root, oracle: after.head, order_slots };
         writes.push((key(Tag::Chain, 0), Some(encode_chain(&chain))));
         writes.sort_by(|a, b| a.0.cmp(&b.0));
         writes
@@ -145,6 +191,31 @@ pub struct World {
     pub oracle: Oracle,
     /// Root over every exit since genesis: `SHA-256(previous root || encoded exit)` for each in turn.
     pub exits_root: Digest,
+    /// Where open orders are kept.
+    slots: Slots,
+}
+
+/// What a block brings, apart from its place.
+#[derive(Clone, Debug, Default)]
+pub struct Brought {
+    /// The time that its header claims; nothing while it is built.
+    pub time: Option<TimeMs>,
+    /// Observations, by ascending author.
+    pub observations: Vec<Observation>,
+    /// That a quorum voted for the parent.
+    pub parent_proof: Option<ParentProof>,
+    /// Parts of outcomes, by ascending zone, height and part. That they are attested was checked.
+    pub outcomes: Vec<ZoneOutcome>,
+    /// Actions, rescues first.
+    pub actions: Vec<SignedAction>,
+}
+
+impl Brought {
+    /// What `block` brings.
+    pub fn by(block: &Block) -> Self {
+        let Body { observations, actions, parent_proof, outcomes } = block.body.clone();
+        Self { time: Some(block.header.time), observations, parent_proof, outcomes, actions }
+    }
 }
 
 /// Who asks for an execution.
@@ -160,6 +231,8 @@ pub enum Purpose {
 pub struct Executed {
     /// What was done.
     pub step: Arc<Step>,
+    /// The outcomes of the block.
+    pub outcomes: Vec<ZoneOutcome>,
     /// The actions of the block.
     pub actions: Vec<SignedAction>,
     /// Left out by [`Purpose::Build`], with the reason.
@@ -169,14 +242,20 @@ pub struct Executed {
 impl World {
     /// The world at genesis.
     pub fn new(ledger: Ledger, oracle: Oracle) -> Self {
-        Self { ledger, oracle, exits_root: empty_exits_root() }
+        Self { ledger, oracle, exits_root: empty_exits_root(), slots: Slots::default() }
     }
 
     /// Every record of the world, as stored.
     pub fn records(&self) -> impl Iterator<Item = (StateKey, StateValue)> + '_ {
         let state = self.oracle.state();
-        let chain = ChainRecord { exits_root: self.exits_root, oracle: state.head };
-        let ledger = self.ledger.records().map(|(record, value)| (ledger_key(record), encode_ledger(&value)));
+        let chain =
+            ChainRecord { exits_root: self.exits_root, oracle: state.head, order_slots: self.slots.end() };
+        let ledger = self.ledger.records().filter_map(|(record, value)| match (record, value) {
+            (RecordKey::Order(id), Record::Order(order)) => {
+                self.slots.of(id).map(|slot| (slot_key(slot), encode_order(id, &order)))
+            }
+            (record, value) => ledger_key(record).map(|key| (key, encode_ledger(&value))),
+        });
         let markets = (0..)
             .zip(&state.markets)
             .map(|(index, market)| (key(Tag::MarketOracle, index), encode_market_oracle(market)));
@@ -197,8 +276,8 @@ impl World {
         let mut loaded = Loaded::default();
         loaded.fetch(reader, Tag::Globals, 0..1).await?;
         loaded.fetch(reader, Tag::Chain, 0..1).await?;
-        let (accounts, exits) = match loaded.records.first() {
-            Some((_, Record::Globals(globals))) => (globals.accounts, globals.exits),
+        let (accounts, exits, height) = match loaded.records.first() {
+            Some((_, Record::Globals(globals))) => (globals.accounts, globals.exits, globals.height),
             _ => return Err(StoreError::Missing("globals".into())),
         };
         loaded.fetch(reader, Tag::Market, 0..oracle.markets.len() as u64).await?;
@@ -207,6 +286,10 @@ impl World {
         loaded.fetch(reader, Tag::Account, 0..accounts).await?;
         loaded.fetch(reader, Tag::Exit, 0..exits).await?;
         let chain = loaded.chain.ok_or_else(|| StoreError::Missing("chain record".into()))?;
+        loaded.fetch_zones(reader, height).await?;
+        loaded.fetch_some(reader, Tag::Order, 0..chain.order_slots).await?;
+        let slots = Slots::restore(chain.order_slots, loaded.slots.iter().copied())
+            .ok_or_else(|| StoreError::Inconsistent("two orders are one, or have one slot".into()))?;
         let ledger = Ledger::from_records(loaded.records.into_iter())
             .map_err(|error| StoreError::Inconsistent(error.to_string()))?;
         let state = OracleState { head: chain.oracle, markets: loaded.markets, reporters: loaded.reporters };
@@ -215,7 +298,7 @@ impl World {
         if ledger.globals().height != chain.oracle.height {
             return Err(StoreError::Inconsistent("ledger and oracle are at different heights".into()));
         }
-        Ok(Self { ledger, oracle, exits_root: chain.exits_root })
+        Ok(Self { ledger, oracle, exits_root: chain.exits_root, slots })
     }
 
     /// Executes a block on this world. On an error the world is as before.
@@ -223,11 +306,10 @@ impl World {
         &mut self,
         parent: Digest,
         height: Height,
-        claimed: Option<TimeMs>,
-        observations: &[Observation],
-        actions: Vec<SignedAction>,
+        brought: Brought,
         purpose: Purpose,
     ) -> Result<Executed, Invalid> {
+        let Brought { time: claimed, observations, parent_proof, outcomes, actions } = brought;
         let reported: Vec<Reported<'_>> = observations.iter().map(Reported::from).collect();
         let times: Vec<TimeMs> = observations.iter().map(|observation| observation.time).collect();
         let parent_time = self.oracle.state().head.time;
@@ -246,14 +328,22 @@ impl World {
         let marks: Vec<_> = self.oracle.marks().collect();
         self.ledger.set_marks(&marks);
         self.ledger.accrue_funding();
+        if let Some(proof) = &parent_proof {
+            self.ledger.salt_inboxes(proofs::salt(proof));
+        }
+        let voided = self.ledger.void_overdue();
 
-        let mut run = Run { kept: Vec::new(), answers: Vec::new(), left_out: Vec::new() };
+        let mut run = Run::default();
         let (rescues, trades): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|action| action.action.lane() == Lane::Rescue);
-        let outcome = run
-            .apply(&mut self.ledger, rescues, purpose)
-            .map(|()| self.ledger.sweep(&mut NoVenue))
-            .and_then(|sweep| run.apply(&mut self.ledger, trades, purpose).map(|()| sweep));
+        let ledger = &mut self.ledger;
+        let outcome = (|| {
+            run.settle(ledger, outcomes, purpose)?;
+            run.apply(ledger, rescues, purpose)?;
+            let sweep = ledger.sweep(&mut NoVenue);
+            run.apply(ledger, trades, purpose)?;
+            Ok(sweep)
+        })();
         let delta = self.ledger.end_block();
         let sweep = match outcome {
             Ok(sweep) => sweep,
@@ -263,6 +353,19 @@ impl World {
                 return Err(invalid);
             }
         };
+        let slots = self.slots.apply(&delta.changes);
+        let orders = open_orders(&delta.changes)
+            .filter_map(|(id, record)| match record {
+                Record::Order(order) => Some((self.slots.of(id)?, encode_order(id, order))),
+                _ => None,
+            })
+            .collect();
+        let zone_lags = self
+            .ledger
+            .zones()
+            .into_keys()
+            .filter_map(|zone| Some((zone, height.get() - self.ledger.unsettled(zone).next()?.get())))
+            .collect();
 
         let exits_root_before = self.exits_root;
         for (record, _, after) in &delta.changes {
@@ -277,14 +380,19 @@ impl World {
             delta,
             marks: prices.marks,
             oracle_events: prices.events,
+            voided,
+            settled: run.settled,
+            zone_lags,
             sweep,
             answers: run.answers,
             exits_root: self.exits_root,
             oracle_before,
             oracle_after: Arc::new(self.oracle.clone()),
             exits_root_before,
+            slots,
+            orders,
         });
-        Ok(Executed { step, actions: run.kept, left_out: run.left_out })
+        Ok(Executed { step, outcomes: run.outcomes, actions: run.kept, left_out: run.left_out })
     }
 
     /// Undoes the last executed block.
@@ -292,6 +400,7 @@ impl World {
         self.ledger.revert(&step.delta);
         self.oracle = Oracle::clone(&step.oracle_before);
         self.exits_root = step.exits_root_before;
+        self.slots.undo(&step.slots);
     }
 
     /// Redoes a block that was undone.
@@ -299,16 +408,49 @@ impl World {
         self.ledger.reapply(&step.delta);
         self.oracle = Oracle::clone(&step.oracle_after);
         self.exits_root = step.exits_root;
+        self.slots.redo(&step.slots);
     }
 }
 
+#[derive(Default)]
 struct Run {
+    outcomes: Vec<ZoneOutcome>,
+    settled: Vec<Settled>,
     kept: Vec<SignedAction>,
     answers: Vec<Answer>,
     left_out: Vec<(SignedAction, Refusal)>,
 }
 
 impl Run {
+    /// Settles outcomes. A leader leaves out what is not next, and what is beyond a bound waits for the next block.
+    fn settle(
+        &mut self,
+        ledger: &mut Ledger,
+        outcomes: Vec<ZoneOutcome>,
+        purpose: Purpose,
+    ) -> Result<(), Invalid> {
+        let mut records = 0;
+        for own in outcomes {
+            let building = purpose == Purpose::Build;
+            let fits = self.outcomes.len() < MAX_OUTCOMES_PER_BLOCK
+                && records + own.records() <= MAX_RECORDS_PER_BLOCK;
+            if building && !fits {
+                break;
+            }
+            let (zone, height, part) = own.place();
+            match ledger.settle(zone, &own.outcome) {
+                Ok(report) => {
+                    records += own.records();
+                    self.settled.push(Settled { zone, height, part, report });
+                    self.outcomes.push(own);
+                }
+                Err(_) if building => {}
+                Err(fault) => return Err(Invalid::Outcome { zone, height, part, fault }),
+            }
+        }
+        Ok(())
+    }
+
     fn apply(
         &mut self,
         ledger: &mut Ledger,
@@ -317,13 +459,7 @@ impl Run {
     ) -> Result<(), Invalid> {
         for action in actions {
             let SignedAction { account, nonce, expiry, .. } = action;
-            // The ledger knows orders; validators do not run zones yet, so nobody would ever fill them.
-            let done = if action.action.asks_zone() {
-                ledger.check_envelope(account, nonce, expiry).and(Err(Refusal::NoZone))
-            } else {
-                ledger.apply(account, nonce, expiry, &action.action)
-            };
-            match done {
+            match ledger.apply(account, nonce, expiry, &action.action) {
                 Ok(receipt) => {
                     self.answers.push(Answer::Done(receipt));
                     self.kept.push(action);
@@ -349,33 +485,92 @@ struct Loaded {
     markets: Vec<seawall_oracle::MarketOracle>,
     reporters: Vec<seawall_oracle::ReporterRow>,
     chain: Option<ChainRecord>,
+    /// Orders by their slots.
+    slots: Vec<(u64, OrderId)>,
 }
 
 impl Loaded {
+    /// Reads records that are all there.
     async fn fetch(
         &mut self,
         reader: &impl StateReader,
         tag: Tag,
         range: std::ops::Range<u64>,
     ) -> Result<(), StoreError> {
-        let mut start = range.start;
+        let expected = range.end - range.start;
+        let (found, missing) = self.fetch_some(reader, tag, range).await?;
+        match missing {
+            Some(index) if found < expected => Err(StoreError::Missing(format!("{tag:?} {index}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the records that there are: how many, and the first that there is not.
+    async fn fetch_some(
+        &mut self,
+        reader: &impl StateReader,
+        tag: Tag,
+        range: std::ops::Range<u64>,
+    ) -> Result<(u64, Option<u64>), StoreError> {
+        let (mut start, mut found, mut missing) = (range.start, 0, None);
         while start < range.end {
             let end = range.end.min(start + LOAD_CHUNK as u64);
             let keys: Vec<StateKey> = (start..end).map(|index| key(tag, index)).collect();
             let values = reader.read_many(&keys).await?;
             for (index, value) in (start..end).zip(values) {
-                let name = || format!("{tag:?} {index}");
-                let value = value.ok_or_else(|| StoreError::Missing(name()))?;
+                let Some(value) = value else {
+                    missing = missing.or(Some(index));
+                    continue;
+                };
+                found += 1;
                 let stored = decode(tag, index, &value)
-                    .map_err(|error| StoreError::Malformed(name(), error.to_string()))?;
+                    .map_err(|error| StoreError::Malformed(format!("{tag:?} {index}"), error.to_string()))?;
                 match stored {
-                    Stored::Ledger(key, record) => self.records.push((key, record)),
+                    Stored::Ledger(key, record) => {
+                        if let RecordKey::Order(id) = key {
+                            self.slots.push((index, id));
+                        }
+                        self.records.push((key, record));
+                    }
                     Stored::MarketOracle(_, market) => self.markets.push(market),
                     Stored::Reporter(_, row) => self.reporters.push(row),
                     Stored::Chain(chain) => self.chain = Some(chain),
                 }
             }
             start = end;
+        }
+        Ok((found, missing))
+    }
+
+    /// Reads zones, the inboxes that can wait for an outcome at a height, and their entries.
+    async fn fetch_zones(&mut self, reader: &impl StateReader, height: Height) -> Result<(), StoreError> {
+        let zones: BTreeMap<u8, u64> = self
+            .records
+            .iter()
+            .filter_map(|(_, record)| match record {
+                Record::Market(market) => Some(market.params.orders),
+                _ => None,
+            })
+            .map(|orders| (orders.zone, u64::from(orders.void_after)))
+            .collect();
+        let before = self.records.len();
+        for (zone, void_after) in zones {
+            self.fetch_some(reader, Tag::Zone, u64::from(zone)..u64::from(zone) + 1).await?;
+            // Whatever is as old as this is void.
+            let oldest = Height((height.get() + 1).saturating_sub(void_after));
+            let range = inbox_index(zone, oldest)..inbox_index(zone, height) + 1;
+            self.fetch_some(reader, Tag::Inbox, range).await?;
+        }
+        let mut ends: BTreeMap<Height, u32> = BTreeMap::new();
+        for (key, record) in &self.records[before..] {
+            if let (RecordKey::Inbox(_, height), Record::Inbox(inbox)) = (key, record) {
+                let end = ends.entry(*height).or_default();
+                *end = inbox.end.max(*end);
+            }
+        }
+        for (height, end) in ends {
+            let name = |index| entry_index(OrderId { height, index });
+            self.fetch_some(reader, Tag::Entry, name(0)..name(end)).await?;
         }
         Ok(())
     }
@@ -442,9 +637,7 @@ impl Machine {
         &self,
         parent: Digest,
         height: Height,
-        claimed: Option<TimeMs>,
-        observations: &[Observation],
-        actions: Vec<SignedAction>,
+        brought: Brought,
         purpose: Purpose,
     ) -> Option<Result<Executed, Invalid>> {
         let mut inner = self.lock();
@@ -452,7 +645,7 @@ impl Machine {
             return None;
         }
         let world = inner.world.as_mut()?;
-        let executed = world.execute(parent, height, claimed, observations, actions, purpose);
+        let executed = world.execute(parent, height, brought, purpose);
         if let Ok(executed) = &executed {
             inner.loose = Some(executed.step.clone());
         }

@@ -106,16 +106,20 @@ impl Mempool {
         Ok(())
     }
 
-    /// The oldest `limit` waiting actions whose signatures are good under the keys that `owner` finds,
-    /// rescues first. Actions are checked against the newest state, which may be on a fork that loses:
+    /// The oldest waiting actions whose signatures are good under the keys that `owner` finds, rescues first, of at most
+    /// `limit` together by weight. Actions are checked against the newest state, which may be on a fork that loses:
     /// there an account can be another's, or not exist. Nobody else would notice while a block is built,
     /// and every block with such an action is invalid.
     pub fn candidates(&self, limit: usize, owner: impl Fn(AccountId) -> Option<Key>) -> Vec<SignedAction> {
         let inner = self.lock();
         let waiting = inner.lanes.iter().flat_map(BTreeMap::values);
+        let mut weight = 0;
         waiting
             .filter(|pooled| pooled.stands(&owner))
-            .take(limit)
+            .take_while(|pooled| {
+                weight += pooled.action.action.weight();
+                weight <= limit
+            })
             .map(|pooled| pooled.action.clone())
             .collect()
     }

@@ -9,6 +9,7 @@ use crate::{
     committee::Committee,
     crypto::{self, Identity},
     timeline::Timeline,
+    zones::Zones,
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_macros::select;
@@ -46,6 +47,8 @@ pub struct Config {
     pub identity: Identity,
     /// Chain time.
     pub timeline: Timeline,
+    /// Whose outcomes are attested.
+    pub zones: Zones,
     /// How long a view may stand still before its observation is signed again.
     pub retry: Duration,
 }
@@ -191,7 +194,7 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
             time,
             prices: self.source.report(time),
             rescues: Vec::new(),
-            outcomes: Vec::new(),
+            outcomes: self.config.zones.attested(),
             health: Health::default(),
             author: self.config.me,
             signature: Signature::default(),

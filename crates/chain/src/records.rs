@@ -34,9 +34,12 @@ pub struct ChainRecord {
     pub exits_root: Digest,
     /// Where the oracle is.
     pub oracle: Head,
+    /// How many slots for open orders there are.
+    pub order_slots: u64,
 }
 
 /// A decoded record of any kind.
+#[allow(clippy::large_enum_variant)] // Decoded one by one and put where it belongs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// One of the ledger's.
@@ -49,30 +52,43 @@ pub enum Stored {
     Chain(ChainRecord),
 }
 
-/// Key of a ledger record.
-pub fn ledger_key(record: RecordKey) -> StateKey {
-    match record {
+/// Key of a ledger record. An order has none of its own: it is kept in a [slot](crate::slots).
+pub fn ledger_key(record: RecordKey) -> Option<StateKey> {
+    Some(match record {
         RecordKey::Globals => key(Tag::Globals, 0),
         RecordKey::Market(market) => key(Tag::Market, u64::from(market.get())),
         RecordKey::Account(account) => key(Tag::Account, account.get()),
         RecordKey::Exit(index) => key(Tag::Exit, index),
         RecordKey::Zone(zone) => key(Tag::Zone, u64::from(zone)),
-        RecordKey::Inbox(zone, height) => key(Tag::Inbox, u64::from(zone) << 48 | height.get()),
-        RecordKey::Entry(id) => key(Tag::Entry, order_index(id)),
-        RecordKey::Order(id) => key(Tag::Order, order_index(id)),
-    }
+        RecordKey::Inbox(zone, height) => key(Tag::Inbox, inbox_index(zone, height)),
+        RecordKey::Entry(id) => key(Tag::Entry, entry_index(id)),
+        RecordKey::Order(_) => return None,
+    })
 }
 
-/// An inbox holds fewer than 2^20 entries, and heights stay below 2^36.
-fn order_index(id: OrderId) -> u64 {
+/// Key of what is kept in a slot.
+pub fn slot_key(slot: u64) -> StateKey {
+    key(Tag::Order, slot)
+}
+
+/// Index of an inbox.
+pub fn inbox_index(zone: u8, height: Height) -> u64 {
+    u64::from(zone) << 48 | height.get()
+}
+
+/// Index of an entry. An inbox holds fewer than 2^20 entries, and heights stay below 2^36.
+pub fn entry_index(id: OrderId) -> u64 {
     id.height.get() << 20 | u64::from(id.index)
 }
 
-const fn order_id(index: u64) -> OrderId {
+const fn entry_id(index: u64) -> OrderId {
     OrderId { height: Height(index >> 20), index: (index & 0xf_ffff) as u32 }
 }
 
-/// Encodes a ledger record.
+/// Encodes a ledger record that has a key of its own.
+///
+/// # Panics
+/// If it is an order: see [`encode_order`].
 pub fn encode_ledger(record: &Record) -> StateValue {
     let mut out = Vec::with_capacity(160);
     match record {
@@ -86,9 +102,17 @@ pub fn encode_ledger(record: &Record) -> StateValue {
             UInt(u16::from(own.zone)).write(&mut out);
             own.entry.write(&mut out);
         }
-        Record::Order(order) => put_order(order, &mut out),
+        Record::Order(_) => panic!("an order is kept with its name"),
     }
     assert!(out.len() <= MAX_RECORD_BYTES, "a record of {} bytes could not be read back", out.len());
+    out
+}
+
+/// Encodes an open order with its name, as it is kept in a slot.
+pub fn encode_order(id: OrderId, order: &OpenOrder) -> StateValue {
+    let mut out = Vec::with_capacity(64);
+    id.write(&mut out);
+    put_order(order, &mut out);
     out
 }
 
@@ -130,6 +154,7 @@ pub fn encode_chain(record: &ChainRecord) -> StateValue {
     put_u64(record.oracle.height.get(), &mut out);
     put_u64(record.oracle.time.get(), &mut out);
     put_u64(record.oracle.running_since.get(), &mut out);
+    put_u64(record.order_slots, &mut out);
     out
 }
 
@@ -161,9 +186,12 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
         Tag::Entry => {
             let zone = byte(get_u64(&mut buf)?)?;
             let entry = ZoneEntry { zone, entry: Entry::read(&mut buf)? };
-            Stored::Ledger(RecordKey::Entry(order_id(index)), Record::Entry(entry))
+            Stored::Ledger(RecordKey::Entry(entry_id(index)), Record::Entry(entry))
         }
-        Tag::Order => Stored::Ledger(RecordKey::Order(order_id(index)), Record::Order(get_order(&mut buf)?)),
+        Tag::Order => {
+            let id = OrderId::read(&mut buf)?;
+            Stored::Ledger(RecordKey::Order(id), Record::Order(get_order(&mut buf)?))
+        }
         Tag::MarketOracle => Stored::MarketOracle(MarketId(narrow(index)?), get_market_oracle(&mut buf)?),
         Tag::Reporter => Stored::Reporter(narrow(index)?, get_reporter(&mut buf)?),
         Tag::Chain => Stored::Chain(ChainRecord {
@@ -173,6 +201,7 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
                 time: TimeMs(get_u64(&mut buf)?),
                 running_since: TimeMs(get_u64(&mut buf)?),
             },
+            order_slots: get_u64(&mut buf)?,
         }),
     };
     if buf.has_remaining() {
@@ -331,6 +360,7 @@ fn put_params(params: &MarketParams, out: &mut Vec<u8>) {
     UInt(params.orders.max_per_account).write(out);
     UInt(params.orders.void_after).write(out);
     UInt(params.orders.late_after).write(out);
+    UInt(params.orders.shed_after).write(out);
     UInt(params.orders.max_records).write(out);
 }
 
@@ -387,6 +417,7 @@ fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
             max_per_account: get_u16(buf)?,
             void_after: get_u32(buf)?,
             late_after: get_u32(buf)?,
+            shed_after: get_u32(buf)?,
             max_records: get_u32(buf)?,
         },
     })
@@ -517,6 +548,11 @@ fn put_inbox(inbox: &ZoneInbox, out: &mut Vec<u8>) {
         reference.write(out);
     }
     UInt(inbox.parts).write(out);
+    UInt(inbox.end).write(out);
+    inbox.salt.is_some().write(out);
+    if let Some(salt) = &inbox.salt {
+        salt.write(out);
+    }
 }
 
 fn get_inbox(buf: &mut impl Buf) -> Result<ZoneInbox, CodecError> {
@@ -528,7 +564,9 @@ fn get_inbox(buf: &mut impl Buf) -> Result<ZoneInbox, CodecError> {
         }
         references.insert(market, Reference::read(buf)?);
     }
-    Ok(ZoneInbox { references, parts: get_u32(buf)? })
+    let (parts, end) = (get_u32(buf)?, get_u32(buf)?);
+    let salt = if bool::read(buf)? { Some(<[u8; 32]>::read(buf)?) } else { None };
+    Ok(ZoneInbox { references, parts, end, salt })
 }
 
 fn put_order(order: &OpenOrder, out: &mut Vec<u8>) {

@@ -1,9 +1,9 @@
 //! The authenticated store: which keys exist, how a directory is seeded and how it is read back.
 //!
 //! Canonical state lives in QMDB as `key -> encoded record`. A key is eight bytes, a tag and a 56-bit
-//! index, so that everything a validator needs at start can be enumerated without scanning. Not so the kinds
-//! of orders, 8 to 11: they have a stored form, but execution refuses orders, so none is ever written or read at
-//! start.
+//! index, so that everything a validator needs at start can be enumerated without scanning: what is dense by its
+//! numbers; zones, inboxes and entries by the parameters of markets and the heights that may wait for an outcome;
+//! open orders by their [slots](crate::slots).
 //!
 //! | tag | record | index |
 //! | --- | --- | --- |
@@ -13,8 +13,11 @@
 //! | 4 | exit | number of the exit |
 //! | 5 | market oracle | market id |
 //! | 6 | reporter row | validator id |
-//! | 7 | chain record: exits root | 0 |
-//! | 8 to 11 | zone, inbox, entry, order | by [`ledger_key`](crate::records::ledger_key) |
+//! | 7 | chain record: exits root, place of the oracle, number of order slots | 0 |
+//! | 8 | zone | zone |
+//! | 9 | inbox of a zone | zone << 48, height |
+//! | 10 | entry of an inbox | height << 20, place in the height |
+//! | 11 | open order | slot |
 
 use crate::records::MAX_RECORD_BYTES;
 use commonware_cryptography::Sha256;

@@ -17,13 +17,15 @@ use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use proptest::{collection::vec, option, prelude::*};
 use seawall_chain::{
     app::{App, BuildPolicy, NoMonitor, Parts, check_form},
-    block::{Block, Context, body_digest, empty_outcomes_root, from_consensus, to_consensus},
-    machine::{Answer, Executed, Machine, Purpose, Step},
+    block::{Block, Context, body_digest, from_consensus, outcome_digest, outcomes_root, to_consensus},
+    machine::{Answer, Brought, Executed, Machine, Purpose, Step, World},
     mempool::{Mempool, check_signatures},
     observer::{Config as ObserverConfig, Observer, PriceSource},
+    proofs::ParentProofs,
     records::{self as codec, ChainRecord, MAX_RECORD_BYTES, Stored},
     store::{self, Db, Tag},
     timeline::Timeline,
+    zones::Zones,
 };
 use seawall_ledger::{
     Account, AccountKind, Event, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
@@ -87,6 +89,8 @@ struct Draft {
     header: Header,
     observations: Vec<Observation>,
     actions: Vec<SignedAction>,
+    parent_proof: Option<ParentProof>,
+    outcomes: Vec<ZoneOutcome>,
     forged: bool,
 }
 
@@ -119,22 +123,34 @@ fn judge(
             body: Digest::default(),
             state_root: Digest::default(),
             ops: OpsTarget { root: Digest::default(), start: 0, end: 1 },
-            outcomes_root: empty_outcomes_root(),
+            outcomes_root: outcomes_root(&[]),
             exits_root: Digest::default(),
         };
-        let mut draft = Draft { view: 1, leader: 1, header, observations, actions, forged: false };
+        let mut draft = Draft {
+            view: 1,
+            leader: 1,
+            header,
+            observations,
+            actions,
+            parent_proof: None,
+            outcomes: Vec::new(),
+            forged: false,
+        };
         let mut change = Some(change);
         if reseal {
             (change.take().unwrap())(&mut draft);
         }
-        let executed = fixture.genesis.world().unwrap().execute(
-            parent,
-            Height(1),
-            None,
-            &draft.observations,
-            draft.actions.clone(),
-            Purpose::Verify,
-        );
+        let brought = Brought {
+            time: None,
+            observations: draft.observations.clone(),
+            parent_proof: draft.parent_proof,
+            outcomes: draft.outcomes.clone(),
+            actions: draft.actions.clone(),
+        };
+        let executed = fixture.genesis.world().unwrap().execute(parent, Height(1), brought, Purpose::Verify);
+        if reseal {
+            draft.header.outcomes_root = outcomes_root(&draft.outcomes);
+        }
         if let Ok(Executed { step, .. }) = executed {
             let mut batch = databases.new_batches().await;
             for (key, value) in step.writes() {
@@ -154,7 +170,12 @@ fn judge(
             change(&mut draft);
         }
 
-        let body = Body { observations: draft.observations, actions: draft.actions };
+        let body = Body {
+            observations: draft.observations,
+            actions: draft.actions,
+            parent_proof: draft.parent_proof,
+            outcomes: draft.outcomes,
+        };
         draft.header.body = body_digest(&body);
         let consensus = Context {
             round: Round::new(Epoch::zero(), View::new(draft.view)),
@@ -172,6 +193,7 @@ fn judge(
                 me: ValidatorId(0),
                 identity: fixture.members[0].0.clone(),
                 timeline: Timeline::LIVE,
+                zones: Zones::default(),
                 retry: Duration::from_secs(1),
             },
             Arc::new(Silent),
@@ -185,6 +207,8 @@ fn judge(
             machine: Machine::empty(),
             mempool: Mempool::default(),
             observatory,
+            proofs: ParentProofs::default(),
+            zones: Zones::default(),
             policy: BuildPolicy::default(),
             monitor: Arc::new(NoMonitor),
             strategy: Sequential,
@@ -230,9 +254,6 @@ fn a_refused_rescue_is_answered_and_a_refused_trade_makes_the_block_invalid() {
     assert!(judge(&fixture, vec![rescue], false, |_| {}));
     let trade = signed(AccountId(1), 1, 10, Action::Withdraw { amount: rich, recipient: Recipient([1; 32]) });
     assert!(!judge(&fixture, vec![trade], false, |_| {}));
-    // Nobody would fill an order: cancelling is answered with a refusal, placing makes the block invalid.
-    let cancel = Action::CancelAll { market: None, keep_reduce_only: false };
-    assert!(judge(&fixture, vec![signed(AccountId(1), 1, 10, cancel)], false, |_| {}));
     let terms = Terms {
         market: MarketId(0),
         side: Side::Buy,
@@ -243,8 +264,10 @@ fn a_refused_rescue_is_answered_and_a_refused_trade_makes_the_block_invalid() {
         good_til: None,
         cloid: None,
     };
-    let order = signed(AccountId(1), 1, 10, Action::Place(terms));
-    assert!(!judge(&fixture, vec![order], false, |_| {}));
+    let order = |terms| signed(AccountId(1), 1, 10, Action::Place(terms));
+    assert!(judge(&fixture, vec![order(terms)], false, |_| {}), "an order waits for its auction");
+    let nowhere = Terms { market: MarketId(9), ..terms };
+    assert!(!judge(&fixture, vec![order(nowhere)], false, |_| {}));
 }
 
 #[test]
@@ -254,7 +277,10 @@ fn a_block_that_breaks_one_rule_is_invalid() {
     let cases: Vec<(&str, bool, Change)> = vec![
         ("another chain", false, |draft| draft.header.chain = ChainId(78)),
         ("another epoch", false, |draft| draft.header.epoch = 1),
-        ("outcomes without a zone", false, |draft| draft.header.outcomes_root = Digest([1; 32])),
+        ("another outcomes root", false, |draft| draft.header.outcomes_root = Digest([1; 32])),
+        ("a proof that a quorum voted for the first block", true, |draft| {
+            draft.parent_proof = Some(ParentProof { finalized: false, signature: GroupSignature::default() });
+        }),
         ("a wrong state root", false, |draft| draft.header.state_root.0[0] ^= 1),
         ("a wrong root of operations", false, |draft| draft.header.ops.root.0[31] ^= 1),
         ("a wrong end of operations", false, |draft| draft.header.ops.end += 1),
@@ -308,9 +334,13 @@ fn a_block_that_breaks_one_rule_is_invalid() {
         ("view", Observation { view: 2, ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
         ("author", Observation { author: ValidatorId(9), ..said(&fixture, 2, 1, 1, START + 1_000, 990_000) }),
         (
-            "outcomes",
+            "rescues",
             Observation {
-                outcomes: vec![OutcomeRef { zone: 0, height: 1, digest: Digest::default() }],
+                rescues: vec![RescueRef {
+                    account: AccountId(1),
+                    nonce: Nonce(1),
+                    digest: Digest::default(),
+                }],
                 ..said(&fixture, 2, 1, 1, START + 1_000, 990_000)
             },
         ),
@@ -325,18 +355,82 @@ fn a_block_that_breaks_one_rule_is_invalid() {
 }
 
 #[test]
+fn an_outcome_needs_f_plus_one_attestations_in_its_own_block_and_a_block_that_settles_what_is_not_next_is_invalid()
+ {
+    let fixture = fixture();
+    let own = |zone| ZoneOutcome {
+        zone,
+        outcome: Outcome { height: Height(1), part: 0, last: true, markets: Vec::new() },
+    };
+    let committee = fixture.genesis.committee();
+    let verdict = |attest: &[(u16, ZoneOutcome)], settled: Vec<ZoneOutcome>| {
+        let observations = (0..4)
+            .map(|author| {
+                let listed = attest.iter().filter(|(who, _)| *who == author).map(|(_, own)| OutcomeRef {
+                    zone: own.zone.into(),
+                    height: own.outcome.height.get(),
+                    digest: outcome_digest(own),
+                });
+                let said = said(&fixture, author, 1, 1, START + 1_000, 990_000);
+                sign(&fixture, Observation { outcomes: listed.collect(), ..said })
+            })
+            .collect();
+        let block = block_with(&fixture, observations, settled);
+        let parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
+        check_form(&committee, &block, Height(0), parent)
+    };
+    let other = ZoneOutcome { outcome: Outcome { last: false, ..own(0).outcome }, ..own(0) };
+    let settled = || vec![own(0)];
+    assert_eq!(verdict(&[], Vec::new()), Ok(()));
+    assert_eq!(verdict(&[(0, own(0)), (3, own(0))], settled()), Ok(()));
+    assert_eq!(verdict(&[(0, own(0)), (1, own(0)), (2, other.clone())], settled()), Ok(()));
+    let cases = [
+        ("nobody", vec![]),
+        ("f validators", vec![(0, own(0))]),
+        ("one validator twice", vec![(0, own(0)), (0, own(0))]),
+        ("f + 1 for another digest", vec![(0, own(0)), (1, other.clone()), (2, other)]),
+        ("f + 1 for another zone", vec![(0, own(1)), (1, own(1)), (2, own(0))]),
+    ];
+    for (claim, attest) in cases {
+        assert!(verdict(&attest, settled()).is_err(), "attested by {claim}");
+    }
+    // Attested by all, and refused by settlement: nothing waits for an outcome.
+    let refused = judge(&fixture, Vec::new(), true, {
+        let fixture = fixture.clone();
+        let own = own(0);
+        move |draft| {
+            for said in &mut draft.observations {
+                let digest = outcome_digest(&own);
+                said.outcomes = vec![OutcomeRef { zone: 0, height: 1, digest }];
+                *said = sign(&fixture, said.clone());
+            }
+            draft.outcomes = vec![own];
+        }
+    });
+    assert!(!refused);
+}
+
+/// A block on genesis whose form is right, but for what it is given.
+fn block_with(fixture: &Fixture, observations: Vec<Observation>, outcomes: Vec<ZoneOutcome>) -> Block {
+    let mut block = fixture.genesis.block(&fixture.commitment);
+    block.header.parent = from_consensus(block.digest());
+    block.context.round = Round::new(Epoch::zero(), View::new(1));
+    block.header.height = Height(1);
+    block.header.outcomes_root = outcomes_root(&outcomes);
+    block.body.observations = observations;
+    block.body.outcomes = outcomes;
+    block
+}
+
+#[test]
 fn observations_are_by_ascending_author_each_at_most_once() {
     let fixture = fixture();
     let committee = fixture.genesis.committee();
     let genesis = fixture.genesis.block(&fixture.commitment);
     let parent = from_consensus(genesis.digest());
     let verdict = |authors: &[u16]| {
-        let mut block = genesis.clone();
-        block.context.round = Round::new(Epoch::zero(), View::new(1));
-        block.header.height = Height(1);
-        block.header.parent = parent;
         let say = |author: &u16| said(&fixture, *author, 1, 1, START + 1_000, 990_000);
-        block.body.observations = authors.iter().map(say).collect();
+        let block = block_with(&fixture, authors.iter().map(say).collect(), Vec::new());
         check_form(&committee, &block, Height(0), parent)
     };
     for good in [&[0, 1, 2, 3][..], &[0, 1, 3], &[1, 2, 3]] {
@@ -355,8 +449,9 @@ fn an_observation_counts_once_on_a_chain() {
         (0..4).map(|author| said(&fixture, author, 1, seq, START + time, 990_000)).collect()
     };
     let mut execute = |height, observations: &[Observation]| {
+        let brought = Brought { observations: observations.to_vec(), ..Brought::default() };
         world
-            .execute(Digest::default(), Height(height), None, observations, Vec::new(), Purpose::Verify)
+            .execute(Digest::default(), Height(height), brought, Purpose::Verify)
             .map(|executed| executed.step.time)
     };
     assert_eq!(execute(1, &observations(5, 100)), Ok(TimeMs(START + 100)));
@@ -402,9 +497,7 @@ struct Node {
     parent: usize,
     digest: Digest,
     height: u64,
-    observations: Vec<Observation>,
-    actions: Vec<SignedAction>,
-    time: TimeMs,
+    brought: Brought,
     state: BTreeMap<store::StateKey, store::StateValue>,
     events: Vec<Event>,
     answers: Vec<Answer>,
@@ -465,23 +558,32 @@ fn unsigned(author: u16, height: u64, salt: u64, ppm: u64) -> Observation {
     }
 }
 
-fn content(on: &Node, salt: u64, ppm: u64) -> (Vec<Observation>, Vec<SignedAction>) {
+/// What a leader may bring on a node: outcomes that zones owe there, as somebody computes them who has nothing but the
+/// state, one time out of three not.
+fn content(machine: &Machine, on: &Node, salt: u64, ppm: u64) -> Brought {
     let height = on.height + 1;
-    let observations = (0..4).map(|author| unsigned(author, height, salt, ppm)).collect();
     let actions = (0..mix(salt) % 12).map(|which| random_action(salt ^ which << 7, height, 40)).collect();
-    (observations, actions)
+    let mut signature = GroupSignature::default();
+    signature.0[..8].copy_from_slice(&salt.to_be_bytes());
+    let zones = |world: &World| world.ledger.zones().into_keys().collect::<Vec<_>>();
+    let settles = |zone: &u8| !mix(salt ^ u64::from(*zone) << 17).is_multiple_of(3);
+    let outcomes = machine
+        .read_at(on.digest, |world| {
+            zones(world).into_iter().filter(settles).flat_map(|zone| owed(&world.ledger, zone)).collect()
+        })
+        .unwrap();
+    Brought {
+        time: None,
+        observations: (0..4).map(|author| unsigned(author, height, salt, ppm)).collect(),
+        parent_proof: (on.height > 0).then_some(ParentProof { finalized: false, signature }),
+        outcomes,
+        actions,
+    }
 }
 
-fn run_on(
-    machine: &Machine,
-    on: &Node,
-    claimed: Option<TimeMs>,
-    observations: &[Observation],
-    actions: Vec<SignedAction>,
-    purpose: Purpose,
-) -> Executed {
+fn run_on(machine: &Machine, on: &Node, brought: Brought, purpose: Purpose) -> Executed {
     machine
-        .execute(on.digest, Height(on.height + 1), claimed, observations, actions, purpose)
+        .execute(on.digest, Height(on.height + 1), brought, purpose)
         .expect("every named block can be reached")
         .unwrap()
 }
@@ -500,14 +602,7 @@ fn fresh(
     let mut last = None;
     for node in path.iter().rev().skip(1).map(|place| &nodes[*place]) {
         let executed = world
-            .execute(
-                nodes[node.parent].digest,
-                Height(node.height),
-                Some(node.time),
-                &node.observations,
-                node.actions.clone(),
-                Purpose::Verify,
-            )
+            .execute(nodes[node.parent].digest, Height(node.height), node.brought.clone(), Purpose::Verify)
             .expect("what a leader built is valid");
         world.ledger.audit().unwrap();
         last = Some(executed.step);
@@ -522,9 +617,7 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
         parent: 0,
         digest: Digest([255; 32]),
         height: 0,
-        observations: Vec::new(),
-        actions: Vec::new(),
-        time: TimeMs(START),
+        brought: Brought::default(),
         state: records(&world),
         events: Vec::new(),
         answers: Vec::new(),
@@ -534,8 +627,8 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
         match step {
             Move::Extend { on, salt, price_ppm } => {
                 let on = on % nodes.len();
-                let (observations, actions) = content(&nodes[on], salt, price_ppm);
-                let built = run_on(&machine, &nodes[on], None, &observations, actions, Purpose::Build);
+                let brought = content(&machine, &nodes[on], salt, price_ppm);
+                let built = run_on(&machine, &nodes[on], brought.clone(), Purpose::Build);
                 assert_eq!(built.step.answers.len(), built.actions.len());
                 let mut digest = Digest::default();
                 digest.0[..8].copy_from_slice(&(nodes.len() as u64).to_be_bytes());
@@ -548,9 +641,12 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
                     parent: on,
                     digest,
                     height: nodes[on].height + 1,
-                    observations,
-                    actions: built.actions,
-                    time: built.step.time,
+                    brought: Brought {
+                        time: Some(built.step.time),
+                        outcomes: built.outcomes,
+                        actions: built.actions,
+                        ..brought
+                    },
                     state: BTreeMap::new(),
                     events: built.step.events().to_vec(),
                     answers: built.step.answers.clone(),
@@ -565,8 +661,8 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
             }
             Move::Abandon { on, salt, price_ppm } => {
                 let on = on % nodes.len();
-                let (observations, actions) = content(&nodes[on], salt, price_ppm);
-                run_on(&machine, &nodes[on], None, &observations, actions, Purpose::Build);
+                let brought = content(&machine, &nodes[on], salt, price_ppm);
+                run_on(&machine, &nodes[on], brought, Purpose::Build);
             }
             Move::Again { which } => {
                 let which = &nodes[which % nodes.len()];
@@ -574,9 +670,7 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
                     continue;
                 }
                 let on = &nodes[which.parent];
-                let time = Some(which.time);
-                let actions = which.actions.clone();
-                let again = run_on(&machine, on, time, &which.observations, actions, Purpose::Verify);
+                let again = run_on(&machine, on, which.brought.clone(), Purpose::Verify);
                 assert_eq!(again.step.events(), which.events);
                 assert_eq!(again.step.answers, which.answers);
                 machine.adopt(which.digest, again.step);
@@ -587,14 +681,14 @@ fn walk(fixture: &Fixture, moves: Vec<Move>) {
             }
             Move::Fail { on } => {
                 let on = &nodes[on % nodes.len()];
-                let (observations, _) = content(on, 1, 1_000_000);
+                let brought = content(&machine, on, 1, 1_000_000);
                 let trade =
                     Action::Withdraw { amount: Atoms(1_000_000_000_000_000), recipient: Recipient([0; 32]) };
                 let good = Action::Deposit { to: AccountId(1), amount: Atoms(1) };
                 let actions = vec![signed(ISSUER, 1, 99, good), signed(AccountId(1), 1, 99, trade)];
                 let height = Height(on.height + 1);
                 let failed =
-                    machine.execute(on.digest, height, None, &observations, actions, Purpose::Verify);
+                    machine.execute(on.digest, height, Brought { actions, ..brought }, Purpose::Verify);
                 assert!(failed.unwrap().is_err());
                 assert!(machine.read_at(on.digest, records).unwrap() == on.state);
             }
@@ -826,7 +920,8 @@ fn inbox() -> impl Strategy<Value = ZoneInbox> {
         Reference { mark, band: Band { low, high } }
     });
     let references = prop::collection::btree_map(any_::market_id(), reference, 0..20);
-    (references, any::<u32>()).prop_map(|(references, parts)| ZoneInbox { references, parts })
+    (references, any::<u32>(), any::<u32>(), option::of(any::<[u8; 32]>()))
+        .prop_map(|(references, parts, end, salt)| ZoneInbox { references, parts, end, salt })
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
@@ -863,9 +958,10 @@ fn stored() -> impl Strategy<Value = Stored> {
         (any_::market_id(), market_oracle().boxed())
             .prop_map(|(id, market)| Stored::MarketOracle(id, market)),
         (any::<u16>(), reporter().boxed()).prop_map(|(id, row)| Stored::Reporter(id, row)),
-        (any_::digest(), any_::height(), any_::time(), any_::time()).prop_map(
-            |(exits_root, height, time, running_since)| Stored::Chain(ChainRecord {
+        (any_::digest(), any_::height(), any_::time(), any_::time(), any::<u64>()).prop_map(
+            |(exits_root, height, time, running_since, order_slots)| Stored::Chain(ChainRecord {
                 exits_root,
+                order_slots,
                 oracle: Head { height, time, running_since }
             })
         ),
@@ -874,6 +970,11 @@ fn stored() -> impl Strategy<Value = Stored> {
 
 fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
     match stored {
+        Stored::Ledger(RecordKey::Order(id), Record::Order(order)) => {
+            assert_eq!(codec::ledger_key(RecordKey::Order(*id)), None);
+            // The name is in the record, so any slot will do.
+            (Tag::Order, u64::from(id.index), codec::encode_order(*id, order))
+        }
         Stored::Ledger(key, record) => {
             let (tag, index) = match *key {
                 RecordKey::Globals => (Tag::Globals, 0),
@@ -883,9 +984,9 @@ fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
                 RecordKey::Zone(zone) => (Tag::Zone, u64::from(zone)),
                 RecordKey::Inbox(zone, height) => (Tag::Inbox, u64::from(zone) << 48 | height.get()),
                 RecordKey::Entry(id) => (Tag::Entry, id.height.get() << 20 | u64::from(id.index)),
-                RecordKey::Order(id) => (Tag::Order, id.height.get() << 20 | u64::from(id.index)),
+                RecordKey::Order(id) => panic!("{id} is no order"),
             };
-            assert_eq!(codec::ledger_key(*key), store::key(tag, index));
+            assert_eq!(codec::ledger_key(*key), Some(store::key(tag, index)));
             (tag, index, codec::encode_ledger(record))
         }
         Stored::MarketOracle(id, market) => {

@@ -9,7 +9,7 @@ use commonware_cryptography::Digestible as _;
 use seawall_chain::{
     block::{Block, from_consensus},
     genesis::Genesis,
-    machine::{Answer, Purpose, Step, World},
+    machine::{Answer, Brought, Purpose, Step, World},
     store::StateCommitment,
 };
 use seawall_ledger::{Event, SweepMode};
@@ -176,14 +176,7 @@ impl Follower {
         }
         let executed = self
             .world
-            .execute(
-                self.head,
-                header.height,
-                Some(header.time),
-                &block.body.observations,
-                block.body.actions.clone(),
-                Purpose::Verify,
-            )
+            .execute(self.head, header.height, Brought::by(&block), Purpose::Verify)
             .map_err(|invalid| anyhow!("final block {} is invalid: {invalid}", header.height))?;
         if executed.step.exits_root != header.exits_root {
             bail!("final block {} commits to other exits than its execution yields", header.height);

@@ -221,6 +221,8 @@ struct Journal {
     book: BTreeMap<RecordKey, Option<Record>>,
     /// Records that each zone settled in this block.
     settled: BTreeMap<u8, usize>,
+    /// Entries that each zone got in this block.
+    entered: BTreeMap<u8, usize>,
     /// Accounts with orders whose positions the ladder changed.
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
@@ -646,6 +648,7 @@ impl Ledger {
             events: Vec::new(),
             book: BTreeMap::new(),
             settled: BTreeMap::new(),
+            entered: BTreeMap::new(),
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
         });
@@ -675,6 +678,15 @@ impl Ledger {
 
     pub(crate) fn settled_before(&self, zone: u8) -> usize {
         self.journal.as_ref().and_then(|journal| journal.settled.get(&zone).copied()).unwrap_or_default()
+    }
+
+    /// Notes that a zone got an entry in this block.
+    pub(crate) fn count_entry(&mut self, zone: u8) {
+        *self.journal().entered.entry(zone).or_default() += 1;
+    }
+
+    pub(crate) fn entered_before(&self, zone: u8) -> usize {
+        self.journal.as_ref().and_then(|journal| journal.entered.get(&zone).copied()).unwrap_or_default()
     }
 
     /// Notes that the ladder or a fill changed a position of somebody with orders.

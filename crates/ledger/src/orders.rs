@@ -55,6 +55,7 @@
 //! | --- | --- | --- |
 //! | orders of an account in a market | `max_per_account` | [`Refusal::TooManyOrders`] |
 //! | entries of a block that accounts ask for | half of `MAX_ENTRIES_PER_INBOX` | [`Refusal::InboxFull`] |
+//! | orders of a block that add risk, in a zone that is more than `shed_after` blocks behind | half of those above, halved again for every further block | [`Refusal::ZoneLate`] |
 //! | entries of a block in all | `MAX_ENTRIES_PER_INBOX` | settlement's own cancels wait for the next block |
 //! | inboxes of a zone without an outcome | `void_after` | the oldest is void |
 //! | records that a zone settles in a block | `max_records` | [`SettleFault::TooManyRecords`]; the part waits |
@@ -127,6 +128,10 @@ pub struct SettledFill {
     pub price: PriceTicks,
     /// Fee, to the insurance fund. Of a liquidation close, the penalty, to the market's ring-fenced fund.
     pub fee: Atoms,
+    /// Whether a liquidation closed with it.
+    pub liquidation: bool,
+    /// The mark at which its auction was held.
+    pub mark: PriceTicks,
     /// Of the lots, those that the market's backstop had taken over with the position. They pay no fee.
     pub carried: Lots,
 }
@@ -408,14 +413,21 @@ impl Ledger {
     }
 
     /// What a zone gets for a height: there is one from the end of that block until its outcome is settled or void,
-    /// unless the zone had neither orders nor requests. The salt is the caller's.
+    /// unless the zone had neither orders nor requests. Before the block that brings its salt, the salt is zero, and no
+    /// auction may be held: see [`Ledger::is_salted`].
     pub fn inbox(&self, zone: u8, height: Height) -> Option<Inbox> {
         let inbox = self.book.inboxes.get(&(zone, height))?;
+        let salt = inbox.salt.unwrap_or_default();
         let entries = self
             .entries_of(zone, height)
             .filter_map(|id| self.book.entries.get(&id).map(|own| (id.index, own.entry)))
             .collect();
-        Some(Inbox { height, salt: [0; 32], references: inbox.references.clone(), entries })
+        Some(Inbox { height, salt, references: inbox.references.clone(), entries })
+    }
+
+    /// Whether the inbox of a zone at a height has the salt of its auctions.
+    pub fn is_salted(&self, zone: u8, height: Height) -> bool {
+        self.book.inboxes.get(&(zone, height)).is_some_and(|inbox| inbox.salt.is_some())
     }
 
     /// The orders that rest in a zone after the last height that ended, with that height: what the zone is
@@ -581,8 +593,18 @@ impl Ledger {
         self.next_entry().index as usize + more <= most
     }
 
+    /// Whether the zone takes another order that adds risk in this block: fewer with every block that it is late, so
+    /// that it can catch up.
+    fn admits_risk(&self, zone: u8) -> bool {
+        let lag = self.unsettled(zone).next().map_or(0, |oldest| self.globals.height.0 - oldest.0);
+        let late = lag.saturating_sub(u64::from(self.zone_params(zone).shed_after));
+        let most = u32::try_from(late).ok().and_then(|late| MAX_ASKED_ENTRIES.checked_shr(late)).unwrap_or(0);
+        self.entered_before(zone) < most
+    }
+
     fn enter(&mut self, zone: u8, account: AccountId, request: Request) -> OrderId {
         let id = self.next_entry();
+        self.count_entry(zone);
         let entry = ZoneEntry { zone, entry: Entry { account, request } };
         self.set_book(RecordKey::Entry(id), Some(Record::Entry(entry)));
         id
@@ -635,6 +657,9 @@ impl Ledger {
         require_closing_lots(held, &own)?;
         if terms.closes() {
             return Ok(());
+        }
+        if !self.admits_risk(params.orders.zone) {
+            return Err(Refusal::ZoneLate);
         }
         let sheet = &self.sheets[usize::from(terms.market.0)];
         if !sheet.fresh {
@@ -944,8 +969,24 @@ impl Ledger {
                 })
                 .filter_map(|(id, _)| self.band(id).map(|reference| (id, reference)))
                 .collect();
-            let inbox = ZoneInbox { references, parts: 0 };
+            let end = self.next_entry().index;
+            let inbox = ZoneInbox { references, parts: 0, end, salt: None };
             self.set_book(RecordKey::Inbox(zone, height), Some(Record::Inbox(inbox)));
+        }
+    }
+
+    /// Gives the inboxes of the block before this one the salt of their auctions.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn salt_inboxes(&mut self, salt: [u8; 32]) {
+        let before = Height(self.globals.height.0 - 1);
+        let zones: Vec<u8> = self.zones().into_keys().collect();
+        for zone in zones {
+            if let Some(inbox) = self.book.inboxes.get(&(zone, before)).cloned() {
+                let salted = ZoneInbox { salt: Some(salt), ..inbox };
+                self.set_book(RecordKey::Inbox(zone, before), Some(Record::Inbox(salted)));
+            }
         }
     }
 
@@ -980,6 +1021,8 @@ impl Ledger {
         *self.settled_in_block().entry(zone).or_default() += records;
         let (mut report, mut accounts) = (SettleReport::default(), BTreeSet::new());
         for market in &outcome.markets {
+            // There is one where anything was filled.
+            let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
             for slide in &market.slides {
                 self.touch(slide.order, |order| order.slid = Some(slide.limit));
             }
@@ -987,7 +1030,7 @@ impl Ledger {
                 self.touch(cut.order, |order| order.spent += cut.lots);
             }
             for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
-                let settled = self.settle_fill(market.market, fill, price, &mut report.deficits);
+                let settled = self.settle_fill(market.market, fill, price, mark, &mut report.deficits);
                 report.fills.push(settled);
             }
             for end in &market.ends {
@@ -1007,7 +1050,7 @@ impl Ledger {
         }
         if outcome.last {
             self.end_height(zone, outcome.height);
-            self.reserve_in(references.into_iter());
+            self.reserve_in(references.into_keys());
         } else {
             let key = RecordKey::Inbox(zone, outcome.height);
             if let Some(inbox) = self.book.inboxes.get(&(zone, outcome.height)).cloned() {
@@ -1020,7 +1063,11 @@ impl Ledger {
         Ok(report)
     }
 
-    fn check_outcome(&self, zone: u8, outcome: &Outcome) -> Result<Vec<MarketId>, SettleFault> {
+    fn check_outcome(
+        &self,
+        zone: u8,
+        outcome: &Outcome,
+    ) -> Result<BTreeMap<MarketId, Reference>, SettleFault> {
         let oldest = self.unsettled(zone).next().ok_or(SettleFault::Nothing(zone))?;
         if outcome.height != oldest {
             return Err(SettleFault::NotNext(oldest));
@@ -1058,7 +1105,7 @@ impl Ledger {
                 return Err(SettleFault::GoesOn(id));
             }
         }
-        Ok(inbox.references.keys().copied().collect())
+        Ok(inbox.references.clone())
     }
 
     fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) {
@@ -1074,6 +1121,7 @@ impl Ledger {
         market: MarketId,
         fill: &Fill,
         price: PriceTicks,
+        mark: PriceTicks,
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
@@ -1129,6 +1177,8 @@ impl Ledger {
             lots: fill.lots,
             price,
             fee: Atoms(fee),
+            liquidation,
+            mark,
             carried: Lots(carried),
         }
     }

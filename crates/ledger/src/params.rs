@@ -144,6 +144,8 @@ pub struct OrderParams {
     /// How many blocks liquidation waits for the zone before the ladder goes on without it. Zero: liquidation does
     /// not close in auctions.
     pub late_after: u32,
+    /// Of the zone: how many blocks it may be behind before it takes fewer orders that add risk.
+    pub shed_after: u32,
     /// Of the zone: most records (fills, cuts, ends, slides) that it settles in a block.
     pub max_records: u32,
 }
@@ -156,6 +158,7 @@ impl Default for OrderParams {
             max_per_account: 64,
             void_after: 32,
             late_after: 0,
+            shed_after: 8,
             max_records: 1 << 14,
         }
     }
@@ -354,6 +357,7 @@ impl MarketParams {
                 && (1..=limits::MAX_ORDERS_PER_ACCOUNT).contains(&usize::from(self.orders.max_per_account))
                 && (1..=MAX_VOID_AFTER).contains(&self.orders.void_after)
                 && self.orders.late_after <= self.orders.void_after
+                && (1..=MAX_VOID_AFTER).contains(&self.orders.shed_after)
                 && (limits::MIN_RECORDS_PER_PART as u32..=MAX_SETTLED_RECORDS)
                     .contains(&self.orders.max_records),
             ParamsError::Orders,
@@ -396,7 +400,7 @@ impl ChainParams {
             if self.markets[..index].iter().any(|other| other.symbol == market.symbol) {
                 return Err(ParamsError::DuplicateSymbol(id));
             }
-            let of_zone = |orders: OrderParams| (orders.void_after, orders.max_records);
+            let of_zone = |orders: OrderParams| (orders.void_after, orders.shed_after, orders.max_records);
             if self.markets[..index].iter().any(|other| {
                 other.orders.zone == market.orders.zone && of_zone(other.orders) != of_zone(market.orders)
             }) {

@@ -181,6 +181,10 @@ pub struct ZoneInbox {
     pub references: BTreeMap<MarketId, Reference>,
     /// Parts of its outcome that are settled.
     pub parts: u32,
+    /// One past the largest index among the entries of its height, those of other zones included.
+    pub end: u32,
+    /// What decides by lot in its auctions. Nobody knows it while the inbox fills; the next block brings it.
+    pub salt: Option<[u8; 32]>,
 }
 
 /// Where a zone is.

@@ -216,6 +216,7 @@ fn order_params() -> ChainParams {
             max_per_account: 6,
             void_after: 5,
             late_after: if at == 2 { 0 } else { 3 },
+            shed_after: 2,
             max_records: 6 * RECORDS as u32,
         };
     }

@@ -474,6 +474,69 @@ fn records_of_orders_that_do_not_fit_together_are_refused() {
     }
 }
 
+#[test]
+fn a_zone_that_is_behind_takes_fewer_orders_that_add_risk_and_nothing_else_less() {
+    let mut params = params();
+    for at in [0, 2] {
+        let orders = params.markets[at].orders;
+        params.markets[at].orders =
+            OrderParams { void_after: 40, shed_after: 2, max_per_account: 256, ..orders };
+    }
+    let ledger = Ledger::genesis(&params, TimeMs(1), users(6, 900_000_000)).unwrap();
+    let mut chain = Chain { ledger, nonce: 0, delta: None };
+    chain.begin(PRICE);
+    chain.trade(ALICE, BOB, true, 10);
+    let resting = chain.place(ALICE, order(BTC, Side::Buy, PRICE, 1));
+    let many = Action::PlaceMany(vec![order(BTC, Side::Buy, PRICE, 1); 40]);
+    let half_of_all = 1 << 15;
+    // Blocks that the zone is behind, and how many of forty orders it takes then.
+    for (behind, takes) in [(2, 40), (3, 40), (11, 40), (12, 32), (13, 16), (17, 1), (18, 0), (39, 0)] {
+        while chain.ledger.globals().height.0 < 1 + behind {
+            chain.next(PRICE);
+            chain.ledger.void_overdue();
+        }
+        let Ok(Receipt::PlacedMany(statuses)) = chain.apply(BOB, many.clone()) else { panic!() };
+        let admitted = statuses.iter().filter(Result::is_ok).count();
+        assert_eq!(admitted, takes.min(half_of_all >> (behind - 2)), "{behind} blocks behind");
+        let refused = statuses.iter().filter_map(Result::err).all(|refusal| refusal == Refusal::ZoneLate);
+        assert!(refused, "{behind} blocks behind");
+        let elsewhere = order(MarketId(1), Side::Buy, 3_000, 1);
+        chain.place(BOB, elsewhere);
+        let leave = Action::CancelAll { market: None, keep_reduce_only: false };
+        chain.apply(BOB, leave).unwrap();
+        if behind == 39 {
+            chain.place(ALICE, close(Side::Sell, 10));
+            let cancel = Action::Cancel { market: BTC, order: Name::Id(resting) };
+            chain.apply(ALICE, cancel).unwrap();
+        }
+    }
+    chain.end();
+}
+
+#[test]
+fn the_next_block_salts_the_auctions_of_a_block() {
+    let mut chain = Chain::new(900_000_000);
+    chain.place(ALICE, order(BTC, Side::Buy, PRICE, 1));
+    chain.place(BOB, order(MarketId(1), Side::Buy, 3_000, 1));
+    chain.next(PRICE);
+    for zone in [0, 1] {
+        let inbox = chain.ledger.inbox(zone, Height(1)).unwrap();
+        assert_eq!((inbox.salt, chain.ledger.is_salted(zone, Height(1))), ([0; 32], false));
+    }
+    chain.ledger.salt_inboxes([7; 32]);
+    chain.next(PRICE);
+    chain.ledger.salt_inboxes([8; 32]);
+    for zone in [0, 1] {
+        for (height, salt) in [(1, [7; 32]), (2, [8; 32])] {
+            let inbox = chain.ledger.inbox(zone, Height(height)).unwrap();
+            assert_eq!((inbox.salt, chain.ledger.is_salted(zone, Height(height))), (salt, true));
+        }
+    }
+    let delta = chain.ledger.end_block();
+    chain.ledger.revert(&delta);
+    assert!(!chain.ledger.is_salted(0, Height(2)), "undone with the block");
+}
+
 /// A position of 200 lots in breach with equity left, in a market whose zone closes positions, after the sweep of
 /// block 2 has sent its close there. A bid for all of it waits.
 fn in_breach() -> (Chain, OrderId, OrderId, i64) {

@@ -134,6 +134,7 @@ pub fn run(
             monitor: options.monitor,
             probe: options.probe,
             charged: ChargedWork::default(),
+            enter_zone: Arc::new(give_way),
             retained_blocks: None,
             cache_pages: store::VALIDATOR_CACHE_PAGES,
             strategy: Sequential,
@@ -149,6 +150,18 @@ pub fn run(
             ended = handle => { Err(anyhow!("consensus ended by itself: {ended:?}")) },
         }
     })
+}
+
+/// How much less than the rest of the process a zone's thread gets where processors are short: the usual nice value of
+/// work that is welcome to wait.
+const ZONE_NICE: i32 = 10;
+
+/// Lowers the priority of the calling thread, so that an auction never takes a processor from consensus. Where
+/// the system does not allow it, the zone runs as it is.
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, ZONE_NICE) {
+        tracing::warn!(%error, "cannot lower the priority of a zone's thread");
+    }
 }
 
 /// Time on the wall, in milliseconds since the Unix epoch.

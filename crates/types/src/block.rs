@@ -1,6 +1,6 @@
 //! Header and body of a block.
 
-use crate::{ChainId, Digest, Height, Observation, SignedAction, TimeMs};
+use crate::{ChainId, Digest, GroupSignature, Height, Observation, Outcome, SignedAction, TimeMs};
 
 /// Format of header and body.
 pub const VERSION: u8 = 1;
@@ -50,4 +50,40 @@ pub struct Body {
     pub observations: Vec<Observation>,
     /// Rescues first, then trades, each in execution order.
     pub actions: Vec<SignedAction>,
+    /// That a quorum voted for the parent: there is one above the first block. Its bytes, which nobody knows before
+    /// that quorum has voted, decide by lot in the auctions of the parent's inboxes.
+    pub parent_proof: Option<ParentProof>,
+    /// Parts of outcomes that the block settles, by ascending zone, height and part.
+    pub outcomes: Vec<ZoneOutcome>,
+}
+
+/// What the committee signed of a block's parent. The proposal that it signed is known from the two blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentProof {
+    /// Whether it is a finality certificate. A leader carries one only where it has no notarization, as after an
+    /// import.
+    pub finalized: bool,
+    /// Of the group key, so there is one for each proposal and kind of vote.
+    pub signature: GroupSignature,
+}
+
+/// A part of the outcome of a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneOutcome {
+    /// Whose.
+    pub zone: u8,
+    /// What happened there.
+    pub outcome: Outcome,
+}
+
+impl ZoneOutcome {
+    /// Its place among the outcomes of a block.
+    pub const fn place(&self) -> (u8, Height, u32) {
+        (self.zone, self.outcome.height, self.outcome.part)
+    }
+
+    /// How many records it holds.
+    pub fn records(&self) -> usize {
+        self.outcome.records()
+    }
 }

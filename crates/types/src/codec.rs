@@ -25,6 +25,7 @@
 //! | [`MarketId`], [`ValidatorId`] | varint (u16) |
 //! | [`Key`], [`Digest`], [`Recipient`] | bytes(32) |
 //! | [`Signature`] | bytes(64) |
+//! | [`GroupSignature`] | bytes(48) |
 //! | [`PriceTicks`] | varint <= `MAX_PRICE_TICKS` |
 //! | [`Ppm`] | varint <= `MAX_PPM` |
 //! | [`Lots`] | zigzag, magnitude <= `MAX_LOTS` |
@@ -68,7 +69,9 @@
 //! | prices | list(`MAX_MARKETS`) of (market, report), markets strictly ascending |
 //! | rescues | list(`MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`] |
 //! | outcomes | list(`MAX_OUTCOMES_PER_OBSERVATION`) of [`OutcomeRef`] |
-//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, each order of a place many counted as one |
+//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, each order of a place many counted as one; parent proof: option; outcomes: list(`MAX_OUTCOMES_PER_BLOCK`), zone, height and part strictly ascending, together at most `MAX_RECORDS_PER_BLOCK` records |
+//! | [`ParentProof`] | finalized: bool, signature |
+//! | [`ZoneOutcome`] | zone: one byte, outcome |
 //!
 //! Terms and names of orders are those of [`orders`]: their limits and sizes are never zero.
 //!
@@ -116,9 +119,10 @@
 //! ```
 
 use crate::{
-    AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, Header, Health, Height, Key, Lots,
-    MarginMode, Mark, MarketId, Name, Nonce, Observation, OutcomeRef, Ppm, PriceReport, PriceState,
-    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms, TimeMs, ValidatorId,
+    AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, GroupSignature, Header, Health, Height,
+    Key, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, Outcome, OutcomeRef, ParentProof, Ppm,
+    PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms,
+    TimeMs, ValidatorId, ZoneOutcome,
     action::Lane,
     block::{OpsTarget, VERSION},
     limits,
@@ -192,11 +196,18 @@ pub const MAX_OBSERVATION_BYTES: usize = ChainId::SIZE
     + Signature::SIZE;
 /// Size of every encoded [`Header`].
 pub const MAX_HEADER_BYTES: usize = Header::SIZE;
-/// Largest encoded [`Body`], with every list full of the largest elements.
+/// Largest encoded [`Body`]: every list full of the largest elements.
 pub const MAX_BODY_BYTES: usize = varint_bytes(limits::MAX_VALIDATORS as u64)
     + limits::MAX_VALIDATORS * MAX_OBSERVATION_BYTES
     + varint_bytes(limits::MAX_ACTIONS_PER_BLOCK as u64)
-    + limits::MAX_ACTIONS_PER_BLOCK * MAX_WEIGHT_BYTES;
+    + limits::MAX_ACTIONS_PER_BLOCK * MAX_WEIGHT_BYTES
+    + 1
+    + ParentProof::SIZE
+    + MAX_SETTLED_BYTES;
+/// More than the outcomes of a block can take.
+pub const MAX_SETTLED_BYTES: usize = varint_bytes(limits::MAX_OUTCOMES_PER_BLOCK as u64)
+    + limits::MAX_OUTCOMES_PER_BLOCK * (1 + orders::max_part_bytes(0))
+    + limits::MAX_RECORDS_PER_BLOCK * (orders::max_part_bytes(1) - orders::max_part_bytes(0));
 
 // The limits of the lists alone keep a block within its own, with 64 KiB left for its header, its
 // leader's signature and its consensus context.
@@ -206,6 +217,7 @@ const _: () = assert!(MAX_BODY_BYTES + (64 << 10) <= limits::MAX_BLOCK_BYTES);
 const MIN_PRICE_ENTRY_BYTES: usize = 1 + 3 + 1;
 const MIN_RESCUE_REF_BYTES: usize = 2 + Digest::SIZE;
 const MIN_OUTCOME_REF_BYTES: usize = 2 + Digest::SIZE;
+const MIN_ZONE_OUTCOME_BYTES: usize = 1 + 4;
 const MIN_SIGNED_ACTION_BYTES: usize = ChainId::SIZE + 3 + 3 + Signature::SIZE;
 /// Terms: one byte each for market, side, limit, lots, kind, flag and two options.
 const MIN_TERMS_BYTES: usize = 8;
@@ -297,6 +309,7 @@ fixed! {
     ChainId(u64);
     Key([u8; 32]);
     Signature([u8; 64]);
+    GroupSignature([u8; 48]);
     Digest([u8; 32]);
     Recipient([u8; 32]);
 }
@@ -1278,10 +1291,19 @@ impl Body {
             lanes.next(action.action.lane())?;
             action.check()?;
         }
+        check_count(self.outcomes.len(), limits::MAX_OUTCOMES_PER_BLOCK, SETTLED)?;
+        let records = self.outcomes.iter().map(ZoneOutcome::records).sum();
+        check_count(records, limits::MAX_RECORDS_PER_BLOCK, SETTLED)?;
+        let mut places = Ascending::new(SETTLED);
+        for own in &self.outcomes {
+            places.next(own.place())?;
+            own.outcome.form().map_err(|_| Error::Invalid(SETTLED, "not in its one form"))?;
+        }
         Ok(())
     }
 }
 
+const SETTLED: &str = "Body::outcomes";
 const OBSERVATIONS: &str = "Body::observations";
 const ACTIONS: &str = "Body::actions";
 
@@ -1290,12 +1312,18 @@ impl Write for Body {
         debug_assert!(self.check().is_ok(), "body out of limits: {:?}", self.check());
         write_list(&self.observations, buf);
         write_list(&self.actions, buf);
+        self.parent_proof.is_some().write(buf);
+        if let Some(proof) = &self.parent_proof {
+            proof.write(buf);
+        }
+        write_list(&self.outcomes, buf);
     }
 }
 
 impl EncodeSize for Body {
     fn encode_size(&self) -> usize {
-        list_size(&self.observations) + list_size(&self.actions)
+        let proof = 1 + self.parent_proof.map_or(0, |_| ParentProof::SIZE);
+        list_size(&self.observations) + list_size(&self.actions) + proof + list_size(&self.outcomes)
     }
 }
 
@@ -1323,7 +1351,57 @@ impl Read for Body {
                 check_count(weight, limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
                 Ok(action)
             })?;
-        Ok(Self { observations, actions })
+        let parent_proof = if bool::read(buf)? { Some(ParentProof::read(buf)?) } else { None };
+        let (mut places, mut records) = (Ascending::new(SETTLED), 0);
+        let outcomes =
+            read_list(buf, limits::MAX_OUTCOMES_PER_BLOCK, MIN_ZONE_OUTCOME_BYTES, SETTLED, |buf| {
+                let own = ZoneOutcome::read(buf)?;
+                places.next(own.place())?;
+                records += own.records();
+                check_count(records, limits::MAX_RECORDS_PER_BLOCK, SETTLED)?;
+                Ok(own)
+            })?;
+        Ok(Self { observations, actions, parent_proof, outcomes })
+    }
+}
+
+impl Write for ParentProof {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.finalized.write(buf);
+        self.signature.write(buf);
+    }
+}
+
+impl FixedSize for ParentProof {
+    const SIZE: usize = 1 + GroupSignature::SIZE;
+}
+
+impl Read for ParentProof {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        Ok(Self { finalized: bool::read(buf)?, signature: GroupSignature::read(buf)? })
+    }
+}
+
+impl Write for ZoneOutcome {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.zone.write(buf);
+        self.outcome.write(buf);
+    }
+}
+
+impl EncodeSize for ZoneOutcome {
+    fn encode_size(&self) -> usize {
+        1 + self.outcome.encode_size()
+    }
+}
+
+impl Read for ZoneOutcome {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        Ok(Self { zone: u8::read(buf)?, outcome: Outcome::read(buf)? })
     }
 }
 

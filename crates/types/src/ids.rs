@@ -133,6 +133,10 @@ bytes_id! {
     Signature, 64
 }
 bytes_id! {
+    /// A signature of the committee's group key: a point of BLS12-381's G1, compressed.
+    GroupSignature, 48
+}
+bytes_id! {
     /// A SHA-256 digest.
     Digest, 32
 }

@@ -40,10 +40,11 @@ pub mod testing;
 pub mod units;
 
 pub use action::{Action, Lane, MarginMode, Quote, Side, SignedAction};
-pub use block::{Body, Header, OpsTarget};
+pub use block::{Body, Header, OpsTarget, ParentProof, ZoneOutcome};
 pub use domain::Domain;
 pub use ids::{
-    AccountId, ChainId, Digest, Key, MarketId, Nonce, ParseHexError, Recipient, Signature, ValidatorId,
+    AccountId, ChainId, Digest, GroupSignature, Key, MarketId, Nonce, ParseHexError, Recipient, Signature,
+    ValidatorId,
 };
 pub use inbox::{Band, Entry, Inbox, InboxError, Name, Reference, Request};
 pub use mark::{Mark, PriceState};

@@ -36,7 +36,11 @@ pub const MAX_NONCE_RUNS: usize = 1_024;
 /// Most actions in a block.
 pub const MAX_ACTIONS_PER_BLOCK: usize = 16_384;
 /// Largest encoded block, in bytes.
-pub const MAX_BLOCK_BYTES: usize = 8 << 20;
+pub const MAX_BLOCK_BYTES: usize = 16 << 20;
+/// Most parts of outcomes that a block settles, of all zones.
+pub const MAX_OUTCOMES_PER_BLOCK: usize = 1_024;
+/// Most records (fills, cuts, ends, slides) in the outcomes of a block.
+pub const MAX_RECORDS_PER_BLOCK: usize = 1 << 16;
 /// Most rescues listed in an observation.
 pub const MAX_RESCUES_PER_OBSERVATION: usize = 256;
 /// Most zone outcomes listed in an observation.

@@ -323,6 +323,11 @@ impl MarketOutcome {
 }
 
 impl Outcome {
+    /// How many records it holds: fills, cuts, ends and slides.
+    pub fn records(&self) -> usize {
+        self.markets.iter().map(MarketOutcome::records).sum()
+    }
+
     /// Whether it is in its one form: everything in order, within [`limits`](crate::limits), nothing empty.
     /// What decodes is.
     pub fn form(&self) -> Result<(), Fault> {

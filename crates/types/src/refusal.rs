@@ -135,6 +135,9 @@ pub enum Refusal {
     /// The inbox of the market's zone is full in this block.
     #[error("the zone takes no more in this block")]
     InboxFull,
+    /// The market's zone is behind, and takes fewer orders that add risk until it has caught up.
+    #[error("the market's zone is behind, and takes fewer orders that add risk; cancels and closes go on")]
+    ZoneLate,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

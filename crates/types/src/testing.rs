@@ -2,10 +2,10 @@
 //! would draw them.
 
 use crate::{
-    AccountId, Action, Atoms, Body, ChainId, Cloid, Digest, FundingIndex, Header, Health, Height, Key, Kind,
-    Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, OnCross, OpsTarget, OrderId, OutcomeRef, Ppm,
-    PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms,
-    TimeMs, ValidatorId, block::VERSION, limits,
+    AccountId, Action, Atoms, Body, ChainId, Cloid, Digest, FundingIndex, GroupSignature, Header, Health,
+    Height, Key, Kind, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, OnCross, OpsTarget,
+    OrderId, OutcomeRef, ParentProof, Ppm, PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef,
+    Side, Signature, SignedAction, Terms, TimeMs, ValidatorId, block::VERSION, limits,
 };
 use proptest::{
     array::{uniform4, uniform32},
@@ -327,6 +327,7 @@ prop_compose! {
     pub fn body()(
         observations in btree_map(validator_id(), observation(), 0..4),
         actions in vec(signed_action(), 0..12),
+        parent_proof in proptest::option::of((any::<bool>(), any::<[u8; 32]>())),
     ) -> Body {
         let observations = observations
             .into_iter()
@@ -334,6 +335,11 @@ prop_compose! {
             .collect();
         let mut actions = actions;
         actions.sort_by_key(|signed| signed.action.lane());
-        Body { observations, actions }
+        let parent_proof = parent_proof.map(|(finalized, some)| {
+            let mut signature = GroupSignature::default();
+            signature.0[..32].copy_from_slice(&some);
+            ParentProof { finalized, signature }
+        });
+        Body { observations, actions, parent_proof, outcomes: Vec::new() }
     }
 }

@@ -38,7 +38,7 @@ use seawall_chain::{
     timeline::Timeline,
 };
 use seawall_ledger::{
-    ChainParams, Event, GenesisAccount, GenesisPosition,
+    ChainParams, Event, GenesisAccount, GenesisPosition, Ledger, OrderParams,
     params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
 };
 use seawall_oracle::{MarketParams as OracleMarket, OracleEvent, OracleParams};
@@ -179,7 +179,14 @@ fn market_params(index: usize) -> MarketParams {
             capacity_lots: Lots(40_000),
             per_block_lots: Lots(4_000),
         },
-        orders: seawall_ledger::OrderParams::default(),
+        orders: OrderParams {
+            zone: u8::from(index == 2),
+            late_after: 6,
+            void_after: 16,
+            shed_after: 10,
+            max_records: 48,
+            ..OrderParams::default()
+        },
     }
 }
 
@@ -439,6 +446,7 @@ impl EngineDefinition for Validators {
                 monitor: Arc::new(recorder),
                 probe: Arc::new(|_| {}),
                 charged: ChargedWork::default(),
+                enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
                 cache_pages: NZUsize!(1_024),
                 // One type for both cases: a validator takes minutes to compile.
@@ -569,7 +577,26 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
     let expiry = height + 1 + draw(4) % 40;
     let amount = Atoms(i128::from(1 + draw(5) % 100_000));
     let market = MarketId((draw(6) % 3) as u16);
-    let action = match draw(7) % 8 {
+    let terms = |which: u64| {
+        let price = MARKETS[market.get() as usize] * (980 + draw(8 + which) % 40) / 1_000;
+        Terms {
+            market,
+            side: if draw(9 + which) % 2 == 0 { Side::Buy } else { Side::Sell },
+            limit: PriceTicks(price),
+            lots: Lots(1 + (draw(10 + which) % 20) as i64),
+            kind: [Kind::Limit, Kind::Limit, Kind::Ioc, Kind::PostOnly(OnCross::Slide)]
+                [(draw(11 + which) % 4) as usize],
+            reduce_only: false,
+            good_til: (draw(12 + which) % 3 == 0).then_some(Height(height + draw(13 + which) % 20)),
+            cloid: (draw(14 + which) % 2 == 0).then_some(Cloid(draw(15 + which) % 6)),
+        }
+    };
+    let action = match draw(7) % 14 {
+        8..=9 => Action::Place(terms(0)),
+        10 => Action::PlaceMany((0..1 + draw(16) % 5).map(|which| terms(20 * which)).collect()),
+        11 => Action::Close(Terms { reduce_only: true, ..terms(0) }),
+        12 => Action::Cancel { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
+        13 => Action::CancelAll { market: None, keep_reduce_only: draw(16) % 2 == 0 },
         0 => {
             return signed(
                 ISSUER,
@@ -716,6 +743,28 @@ pub fn records(world: &World) -> BTreeMap<StateKey, StateValue> {
     world.records().collect()
 }
 
+/// The parts of the outcome that a zone owes next, computed from the state alone; none before its salt is there.
+pub fn owed(ledger: &Ledger, zone: u8) -> Vec<ZoneOutcome> {
+    let Some((height, next)) = ledger.next_part(zone).filter(|(height, _)| ledger.is_salted(zone, *height))
+    else {
+        return Vec::new();
+    };
+    let params = |market: &MarketId| {
+        let orders = ledger.market(*market).unwrap().params.orders;
+        let own = seawall_market::MarketParams { min_lots: orders.min_lots, max_orders: 1 << 17 };
+        (*market, own)
+    };
+    let markets = &ledger.zones()[&zone];
+    let records = ledger.market(markets[0]).unwrap().params.orders.max_records as usize;
+    let (ended, orders) = ledger.resting(zone);
+    let params =
+        seawall_market::Params { markets: markets.iter().map(params).collect(), max_orders_per_account: 256 };
+    let mut own = seawall_market::Zone::from_orders(params, ended, orders).unwrap();
+    let outcome = own.apply(&ledger.inbox(zone, height).unwrap()).unwrap();
+    let parts = outcome.split(records).into_iter().filter(|own| own.part >= next);
+    parts.map(|outcome| ZoneOutcome { zone, outcome }).collect()
+}
+
 /// Checks what must hold of any run: one chain, told without gaps or contradictions; each validator's memory
 /// is what a replay of that chain from genesis gives; value is conserved; nothing is liquidated blindly.
 /// Returns the chain.
@@ -743,9 +792,7 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
             .execute(
                 parent,
                 header.height,
-                Some(header.time),
-                &seen.block.body.observations,
-                seen.block.body.actions.clone(),
+                seawall_chain::machine::Brought::by(&seen.block),
                 seawall_chain::machine::Purpose::Verify,
             )
             .unwrap_or_else(|invalid| panic!("block {height} does not replay: {invalid}"));

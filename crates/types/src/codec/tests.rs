@@ -1,7 +1,7 @@
 //! Round trips, refusals, golden vectors, property tests and fuzz tests of the encoding.
 
 use super::*;
-use crate::{Cloid, Kind, OnCross, OrderId, testing};
+use crate::{Cloid, Kind, OnCross, testing};
 use commonware_codec::{Copying, DecodeExt, Encode};
 use core::fmt::Debug;
 use proptest::prelude::*;
@@ -210,7 +210,11 @@ fn largest_encodings_have_their_documented_size() {
     assert_eq!(MAX_HEADER_BYTES, 241);
     assert_eq!(vectors::smallest_terms().encode_size(), MIN_TERMS_BYTES);
     let bytes = body.encode();
-    assert_eq!(bytes.len(), MAX_BODY_BYTES);
+    assert_eq!(bytes.len() - 1 + MAX_SETTLED_BYTES, MAX_BODY_BYTES);
+    let full = Body { outcomes: vectors::most_outcomes(), ..Body::default() };
+    let settled = full.encode_size() - Body::default().encode_size() + 1;
+    assert!(settled <= MAX_SETTLED_BYTES && MAX_SETTLED_BYTES < settled * 3 / 2, "{settled}");
+    assert!(decode::<Body>(&full.encode()).unwrap() == full);
     assert!(decode::<Body>(&bytes).unwrap() == body);
     assert_round_trip(&observation);
     assert_round_trip(&signed);

@@ -197,7 +197,7 @@ fn headers_of_another_version_or_without_operations() {
 
 #[test]
 fn authors_out_of_order() {
-    let two = |a, b| Raw::default().var(2).put(usual_observation(a)).put(usual_observation(b)).var(0);
+    let two = |a, b| Raw::default().var(2).put(usual_observation(a)).put(usual_observation(b)).raw(&[0; 3]);
     assert!(decode::<Body>(&two(0, 1).0).is_ok());
     refused::<Body>(&two(1, 0), OBSERVATIONS, "not strictly ascending");
     refused::<Body>(&two(1, 1), OBSERVATIONS, "not strictly ascending");
@@ -210,10 +210,35 @@ fn a_rescue_after_a_trade() {
     let body = |actions: [&SignedAction; 3]| {
         actions.into_iter().fold(Raw::default().var(0).var(3), |raw, action| raw.raw(&action.encode()))
     };
-    assert!(decode::<Body>(&body([rescue, rescue, trade]).0).is_ok());
-    assert!(decode::<Body>(&body([rescue, trade, trade]).0).is_ok());
+    assert!(decode::<Body>(&body([rescue, rescue, trade]).raw(&[0; 2]).0).is_ok());
+    assert!(decode::<Body>(&body([rescue, trade, trade]).raw(&[0; 2]).0).is_ok());
     refused::<Body>(&body([rescue, trade, rescue]), ACTIONS, "a rescue after a trade");
     refused::<Body>(&body([trade, rescue, rescue]), ACTIONS, "a rescue after a trade");
+}
+
+#[test]
+fn outcomes_out_of_order_or_too_many() {
+    let own = |zone, height, part| ZoneOutcome {
+        zone,
+        outcome: Outcome { height: Height(height), part, last: true, markets: vec![] },
+    };
+    let body = |outcomes: &[ZoneOutcome]| {
+        let raw = Raw::default().raw(&[0; 3]).var(outcomes.len() as u64);
+        outcomes.iter().fold(raw, |raw, own| raw.put(own.clone()))
+    };
+    let (a, b, c, d) = (own(0, 5, 0), own(0, 5, 1), own(0, 6, 0), own(1, 4, 0));
+    assert!(decode::<Body>(&body(&[a.clone(), b.clone(), c.clone(), d.clone()]).0).is_ok());
+    for wrong in [[&b, &a], [&c, &b], [&d, &c], [&a, &a]] {
+        refused::<Body>(&body(&wrong.map(Clone::clone)), SETTLED, "not strictly ascending");
+    }
+    let over = Raw::default().raw(&[0; 3]).var(limits::MAX_OUTCOMES_PER_BLOCK as u64 + 1);
+    refused::<Body>(&over, SETTLED, "more entries than its limit");
+    let mut most = most_outcomes();
+    let markets = &mut most[0].outcome.markets;
+    let one_more = crate::MarketOutcome { market: MarketId(0), ..markets[0].clone() };
+    markets.insert(0, one_more);
+    assert!(Body { outcomes: most.clone(), ..Body::default() }.check().is_err());
+    refused::<Body>(&body(&most), SETTLED, "more entries than its limit");
 }
 
 #[test]
@@ -226,7 +251,7 @@ fn orders_count_one_by_one_against_the_actions_of_a_block() {
         let many = limits::MAX_ACTIONS_PER_BLOCK / limits::MAX_ORDERS_PER_ACTION;
         let mut actions = vec![signed(limits::MAX_ORDERS_PER_ACTION); many - 1];
         actions.extend([signed(limits::MAX_ORDERS_PER_ACTION - 1), signed(last)]);
-        Body { observations: Vec::new(), actions }
+        Body { actions, ..Body::default() }
     };
     let full = body(1);
     assert!(full.check().is_ok() && body(2).check().is_err());

@@ -4,6 +4,7 @@
 //! After a change that is meant: `SEAWALL_WRITE_VECTORS=1 cargo test -p seawall-types --features codec`.
 
 use super::*;
+use crate::{Cut, CutReason, End, EndReason, Fill, MarketOutcome, OrderId, Slide};
 use sha2::{Digest as _, Sha256};
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -352,7 +353,64 @@ fn largest_header() -> Header {
 }
 
 pub(super) fn usual_body() -> Body {
-    Body { observations: [0, 1, 3].map(usual_observation).to_vec(), actions: signed_actions() }
+    Body {
+        observations: [0, 1, 3].map(usual_observation).to_vec(),
+        actions: signed_actions(),
+        parent_proof: Some(ParentProof { finalized: false, signature: GroupSignature([0x47; 48]) }),
+        outcomes: usual_outcomes(),
+    }
+}
+
+fn usual_outcomes() -> Vec<ZoneOutcome> {
+    let order = |index| OrderId { height: Height(19_000), index };
+    let fill = |index, side| Fill {
+        order: order(index),
+        account: AccountId(7 + u64::from(index)),
+        side,
+        lots: Lots(250),
+        maker: index == 0,
+    };
+    let market = MarketOutcome {
+        market: MarketId(2),
+        price: Some(PriceTicks(71_250)),
+        fills: vec![fill(0, Side::Buy), fill(3, Side::Sell)],
+        cuts: vec![Cut { order: order(4), reason: CutReason::SelfCross, lots: Lots(5) }],
+        ends: vec![End { order: order(3), reason: EndReason::Filled, lots: Lots(0) }],
+        slides: vec![Slide { order: order(9), limit: PriceTicks(71_251) }],
+    };
+    let outcome = |part, last, markets| Outcome { height: Height(19_002), part, last, markets };
+    vec![
+        ZoneOutcome { zone: 0, outcome: outcome(0, false, vec![market.clone()]) },
+        ZoneOutcome { zone: 0, outcome: outcome(1, true, vec![]) },
+        ZoneOutcome { zone: 1, outcome: outcome(0, true, vec![]) },
+    ]
+}
+
+/// As many outcomes and records as a block takes, each record in a market of its own.
+pub(super) fn most_outcomes() -> Vec<ZoneOutcome> {
+    let records = (limits::MAX_RECORDS_PER_BLOCK / limits::MAX_OUTCOMES_PER_BLOCK) as u16;
+    let market = |market| MarketOutcome {
+        market: MarketId(u16::MAX - records + market),
+        price: Some(PriceTicks(limits::MAX_PRICE_TICKS)),
+        fills: vec![Fill {
+            order: OrderId { height: Height(u64::MAX), index: u32::MAX },
+            account: AccountId(u64::MAX),
+            side: Side::Sell,
+            lots: Lots(limits::MAX_LOTS),
+            maker: true,
+        }],
+        cuts: vec![],
+        ends: vec![],
+        slides: vec![],
+    };
+    let place = |at: u64| Outcome {
+        height: Height(u64::MAX - limits::MAX_OUTCOMES_PER_BLOCK as u64 + at),
+        part: u32::MAX,
+        last: true,
+        markets: (0..records).map(market).collect(),
+    };
+    let own = |at| ZoneOutcome { zone: u8::MAX, outcome: place(at) };
+    (0..limits::MAX_OUTCOMES_PER_BLOCK as u64).map(own).collect()
 }
 
 pub(super) fn largest_body() -> Body {
@@ -360,7 +418,12 @@ pub(super) fn largest_body() -> Body {
     let observations = (first..=u16::MAX)
         .map(|author| Observation { author: ValidatorId(author), ..largest_observation() })
         .collect();
-    Body { observations, actions: vec![largest_of_weight_one(); limits::MAX_ACTIONS_PER_BLOCK] }
+    Body {
+        observations,
+        actions: vec![largest_of_weight_one(); limits::MAX_ACTIONS_PER_BLOCK],
+        parent_proof: Some(ParentProof { finalized: true, signature: GroupSignature([0xff; 48]) }),
+        outcomes: Vec::new(),
+    }
 }
 
 struct Hex<'a>(&'a [u8]);
