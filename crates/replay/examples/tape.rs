@@ -32,13 +32,16 @@ const BOOK_MS: u64 = 60_000;
 /// How far beyond the extremes of the middle levels are kept, in parts per million.
 const WINDOW_PPM: u64 = 2_500;
 
+/// What rests: a side, a price and a size, in the steps of the market.
+type Resting = (Side, u64, u64);
+
 /// A change of depth: a time, and what rests at some prices.
 struct Change {
     time_ms: u64,
     first: u64,
     last: u64,
     previous: u64,
-    levels: Vec<(Side, u64, u64)>,
+    levels: Vec<Resting>,
 }
 
 /// A trade, by the side of what rested.
@@ -69,7 +72,7 @@ fn price(value: &Value) -> Result<u64, Box<dyn Error>> {
     if cents % 10 == 0 { Ok(cents / 10) } else { Err(format!("{value} is not on the tick").into()) }
 }
 
-fn levels(message: &Value, bids: &str, asks: &str) -> Result<Vec<(Side, u64, u64)>, Box<dyn Error>> {
+fn levels(message: &Value, bids: &str, asks: &str) -> Result<Vec<Resting>, Box<dyn Error>> {
     let mut levels = Vec::new();
     for (side, field) in [(Side::Buy, bids), (Side::Sell, asks)] {
         for level in message[field].as_array().ok_or("no levels")? {
@@ -199,7 +202,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             writeln!(tape, "{at},{event},{},{price},{size}", name(side))?;
         }
         let next = at + FRAME_MS;
-        if next % BOOK_MS == 0 || frame == end_ms / FRAME_MS {
+        if next.is_multiple_of(BOOK_MS) || frame == end_ms / FRAME_MS {
             write_book(&mut books, next, &book)?;
         }
     }

@@ -17,6 +17,7 @@
 //! | [`behaviour`] | what account owners do in a storm: top up, withdraw, transfer |
 //! | [`rebuild`] | from recorded price levels to orders that explain them |
 //! | [`tape`] | a recorded order flow: placed, cancelled, traded |
+//! | [`traffic`] | who places orders: the tape laid around any market, and market makers |
 //! | [`depth`] | how much of the usual depth was left in a crash |
 //!
 //! Invariants: no value is interpolated, each one is an open, high, low or close of a recorded bar;
@@ -34,6 +35,7 @@ mod error;
 pub mod rebuild;
 pub mod replay;
 pub mod tape;
+pub mod traffic;
 
 pub use assign::assign_feeds;
 pub use embedded::{DEFAULT_REPLAY, ReplayInfo, catalog, load};
