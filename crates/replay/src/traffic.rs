@@ -4,6 +4,25 @@
 //! and open orders of the traffic's own accounts) and gets what to sign. Integers only, ordered maps only: the same
 //! seed, spec and views give the same actions. The tape and the depth of the crash are read with the program.
 //!
+//! ```no_run
+//! # use seawall_replay::traffic::{AccountView, Traffic, TrafficMarket, TrafficSpec, View};
+//! # use seawall_types::{Action, Height, PriceTicks};
+//! # struct Block { height: Height, time_ms: u64, marks: Vec<Option<PriceTicks>>, accounts: Vec<AccountView> }
+//! # fn final_blocks() -> Vec<Block> { Vec::new() }
+//! # fn sign_and_submit(account: usize, expiry: Height, action: Action) {}
+//! # fn run(markets: &[TrafficMarket]) -> Result<(), seawall_replay::traffic::TrafficError> {
+//! let mut traffic = Traffic::new(TrafficSpec::default(), "crash-2025-10-10", markets, 60)?;
+//! // Genesis: `traffic.accounts()` accounts, each with `traffic.collateral_atoms(account)`.
+//! for block in final_blocks() {
+//!     let Block { height, time_ms, marks, accounts } = &block;
+//!     for submit in traffic.step(&View { height: *height, time_ms: *time_ms, marks, accounts }) {
+//!         sign_and_submit(submit.account, submit.expiry, submit.action);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is real and what is not
 //! The [`tape`](crate::tape) is a real order flow of one calm BTC market; laying it around other markets and other
 //! prices is synthetic. So is everything that makers do but one thing: how much of their usual size they show follows
@@ -11,8 +30,9 @@
 //!
 //! # The flow
 //! * **Price**: a level's distance from the middle of the tape, in ppm, becomes a distance from the mark; bids round
-//!   down, asks up, takers towards where they trade. Placements are post-only and slide; takers are immediate, at the
-//!   price of the recorded trade.
+//!   down, asks up, takers towards where they trade. Placements are post-only and slide. Takers are immediate, at the
+//!   price of the recorded trade and [`slack_ppm`](TrafficSpec::slack_ppm) beyond it, because the mark moves while an
+//!   order is on its way; in an auction they do not pay their limit.
 //! * **Size**: the mean depth of a side of the tape stands for [`tape_depth_ppm`](TrafficSpec::tape_depth_ppm) of the
 //!   market's open interest. What rests follows the depth factor, what is taken does not. Rounded down, but never
 //!   below the smallest order, and never above a quarter of an account's cap.
@@ -21,7 +41,8 @@
 //! * **Time**: [`rate_ppm`](TrafficSpec::rate_ppm) of 1,000,000 is the recorded pace in *wall* time, which is what
 //!   loads a chain: at 60 replayed seconds a second, a tape that ran with the replay would be 33,000 events a second
 //!   and last 6 seconds. It is derived from the replay's time and the speed, never from a clock, so a run can be
-//!   repeated. What happened and un-happened between two blocks nets to nothing. A blind market's tape stands still;
+//!   repeated. Turnover is then that of wall time, too, a sixtieth of what the replayed hour would see;
+//!   [`taken_ppm`](TrafficSpec::taken_ppm) makes takers larger. What happened and un-happened between two blocks nets to nothing. A blind market's tape stands still;
 //!   so does every tape while no block comes, beyond [`MAX_STRETCH_MS`].
 //! * **Lap**: when the tape ends, the market's orders are all cancelled and the tape begins again. Each market starts
 //!   somewhere else in it.
@@ -29,8 +50,11 @@
 //!   then to the next. A trade goes to the account that is most on the other side, so that inventories stay near
 //!   zero.
 //! * **Cancels**: a recorded cancel is a debt of its level, paid by whole orders, the newest first, as soon as they
-//!   are known to be open. Owners also cancel what the mark has passed by [`stale_ppm`](TrafficSpec::stale_ppm) or
-//!   left outside the band. A trade that somebody else filled leaves its order standing: it dies by its own limit.
+//!   are known to be open; an order is replaced by a smaller one when a quarter of it went away. What was traded at a
+//!   level is a debt, too, if its order was not filled within [`patience_blocks`](TrafficSpec::patience_blocks):
+//!   somebody else's was. What was refused or filled here and still stands on the tape is not placed again, and its
+//!   cancel cancels nothing. Owners also cancel what the mark has passed by [`stale_ppm`](TrafficSpec::stale_ppm) or
+//!   left outside the band: when a minute is replayed in a second, that is most of what they cancel.
 //!
 //! # Makers
 //! Each quotes up to [`MARKETS_PER_MAKER`] markets: a ladder of post-only orders on both sides, at the distances and
@@ -47,7 +71,7 @@
 //!
 //! # What goes wrong, and what happens
 //! * Every action comes with an expiry. An order that was sent and is not open then was refused: it is forgotten.
-//! * An order that is no longer open has ended, whatever ended it: it is forgotten, and not replaced by the flow.
+//! * An order that is no longer open has ended, whatever ended it: it is forgotten.
 //! * A cancel that has expired and left its order open was lost: the order is one that can be cancelled again. What
 //!   nobody cancels dies by its last height ([`life_blocks`](TrafficSpec::life_blocks)).
 //! * Orders that are open and unknown (of an earlier run) count against caps and die by their own limits.
@@ -85,6 +109,8 @@ pub const MAX_MAKERS: usize = 16;
 pub const MAX_LEVELS: usize = 32;
 /// Fastest: a hundred times the recorded pace.
 pub const MAX_RATE_PPM: u32 = 100_000_000;
+/// Largest takers: a hundred times the recorded size.
+pub const MAX_TAKEN_PPM: u32 = 100_000_000;
 /// Longest life of an order, in blocks.
 pub const MAX_LIFE_BLOCKS: u64 = 100_000;
 /// The longest time between two steps that a tape plays, in ms of wall time: beyond it the tape stands still.
@@ -112,6 +138,10 @@ pub struct TrafficSpec {
     pub tape_depth_ppm: u32,
     /// Most lots that an account of the flow can come to hold, in ppm of the open interest.
     pub account_cap_ppm: u32,
+    /// Size of takers' orders, in ppm of what was recorded.
+    pub taken_ppm: u32,
+    /// How far beyond the price of the recorded trade a taker's limit lies.
+    pub slack_ppm: u32,
     /// How far the mark may pass an order of the flow before its owner cancels it.
     pub stale_ppm: u32,
     /// Makers of each market; 0: there are none.
@@ -143,6 +173,8 @@ impl Default for TrafficSpec {
             batch: 8,
             tape_depth_ppm: 7_500,
             account_cap_ppm: 2_000,
+            taken_ppm: 1_000_000,
+            slack_ppm: 500,
             stale_ppm: 1_000,
             makers: 3,
             maker_depth_ppm: 22_500,
@@ -532,9 +564,10 @@ fn check(spec: &TrafficSpec, markets: &[TrafficMarket], speed: u32) -> Result<()
         "depths and caps must be at most the open interest",
     )?;
     require(
-        [spec.stale_ppm, spec.requote_ppm, spec.skew_ppm].iter().all(|ppm| *ppm < MAX_PPM),
-        "stale_ppm, requote_ppm and skew_ppm must be below 100 %",
+        [spec.slack_ppm, spec.stale_ppm, spec.requote_ppm, spec.skew_ppm].iter().all(|ppm| *ppm < MAX_PPM),
+        "slack_ppm, stale_ppm, requote_ppm and skew_ppm must be below 100 %",
     )?;
+    require(spec.taken_ppm <= MAX_TAKEN_PPM, "taken_ppm is beyond a hundred times the recorded size")?;
     require(
         (2..=MAX_LIFE_BLOCKS).contains(&u64::from(spec.life_blocks))
             && (1..=MAX_LIFE_BLOCKS).contains(&u64::from(spec.patience_blocks)),

@@ -323,7 +323,7 @@ fn specs() -> impl Strategy<Value = TrafficSpec> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_settlement_does_names_caps_bands_and_limits_hold(
@@ -375,7 +375,7 @@ fn crash() -> Vec<TrafficMarket> {
 fn the_flow_has_the_pace_of_the_tape_and_nobody_piles_up_a_position() {
     let (markets, spec) = (crash(), TrafficSpec { makers: 0, ..TrafficSpec::default() });
     let mut traffic = Traffic::new(spec.clone(), DEFAULT_REPLAY, &markets, SPEED).unwrap();
-    let calm = Manners { filled: 40, moves: 1, ..CALM };
+    let calm = Manners { filled: 3, moves: 1, ..CALM };
     let mut model = Model::new(markets, traffic.accounts(), 7, calm);
     // A minute of wall time.
     let steps = 480;
@@ -384,9 +384,9 @@ fn the_flow_has_the_pace_of_the_tape_and_nobody_piles_up_a_position() {
         signatures += model.turn(&mut traffic, &spec).len();
     }
     let stats = traffic.stats();
-    // The tape places 293 orders a second and takes 13 times; 14 markets play 3.4 of it; about a third of the
-    // placements live shorter than a block.
-    assert!((300..1_000).contains(&(stats.placed / 60)), "{stats:?}");
+    // The tape places 293 orders a second and takes 13 times; 14 markets play 3.4 of it. Some placements live
+    // shorter than a block, and some orders are replaced by smaller ones.
+    assert!((700..1_300).contains(&(stats.placed / 60)), "{stats:?}");
     assert!((20..60).contains(&(stats.taken / 60)), "{stats:?}");
     assert!(stats.without_room * 100 < stats.placed && stats.dropped == 0, "{stats:?}");
     assert!(signatures as u64 > stats.cancelled);
@@ -437,6 +437,61 @@ fn makers_show_as_much_less_in_the_crash_as_the_recorded_book() {
     assert!(traffic.stats().quoted > 5_000 && traffic.stats().unseen == 0, "{:?}", traffic.stats());
 }
 
+/// Lots of the flow that rest and stay, by side.
+fn resting(model: &Model) -> BTreeMap<Side, i64> {
+    let mut resting = BTreeMap::new();
+    for open in model.open.iter().flat_map(BTreeMap::values) {
+        if open.leaving.is_none() && open.terms.kind != Kind::Ioc {
+            *resting.entry(open.terms.side).or_default() += open.lots;
+        }
+    }
+    resting
+}
+
+#[test]
+fn the_book_that_is_laid_is_that_of_the_tape_around_the_mark_and_stays_near_it() {
+    // Caps that cut nothing, a life longer than the run, and 1,250 ms of tape a block.
+    let spec = TrafficSpec {
+        rate_ppm: 10_000_000,
+        account_cap_ppm: 200_000,
+        makers: 0,
+        life_blocks: 10_000,
+        ..TrafficSpec::default()
+    };
+    let markets = vec![market(1_000_000, 256)];
+    let mut traffic = Traffic::new(spec.clone(), "another", &markets, SPEED).unwrap();
+    let mut model = Model::new(markets, traffic.accounts(), 2, CALM);
+    // A lap ends, so that the place in the tape is known: what comes next is its start.
+    let cleared =
+        |submits: &[Submit]| submits.iter().any(|submit| matches!(submit.action, Action::CancelAll { .. }));
+    while !cleared(&model.turn(&mut traffic, &spec)) {}
+    for submit in model.turn(&mut traffic, &spec) {
+        let Action::PlaceMany(orders) = submit.action else { continue };
+        for terms in orders.iter().filter(|terms| terms.kind != Kind::Ioc) {
+            let (limit, mark) = (terms.limit.0, 12_000);
+            // The middle moves by less than 100 ppm in a second: a tick of 83.
+            let outside = if terms.side == Side::Buy { limit <= mark + 1 } else { limit + 1 >= mark };
+            assert!(outside, "{terms:?}");
+        }
+    }
+    let (tape, mut compared) = (Tape::embedded(), 0);
+    for steps in 2..=144u32 {
+        model.turn(&mut traffic, &spec);
+        let Some(book) = tape.books.get(&(steps * 1_250)) else { continue };
+        for (side, lots) in resting(&model) {
+            let recorded: u64 =
+                book.iter().filter(|(level, _)| level.side == side).map(|(_, size)| *size).sum();
+            // 0.75 % of 50 million lots are the tape's mean depth.
+            let expected = recorded as f64 / tape.depth as f64 * 375_000.0;
+            let kept = lots as f64 / expected;
+            // What waits to be cancelled is less than a quarter of every order, and what is on its way.
+            assert!((0.95..1.2).contains(&kept), "{kept} of what was recorded on {side:?} at {steps} steps");
+            compared += 1;
+        }
+    }
+    assert_eq!((compared, traffic.stats().without_room), (6, 0));
+}
+
 #[test]
 fn what_is_refused_is_forgotten_and_what_is_full_is_shown_as_such() {
     let (markets, spec) = (vec![market(1_000_000, 64)], TrafficSpec::default());
@@ -452,7 +507,7 @@ fn what_is_refused_is_forgotten_and_what_is_full_is_shown_as_such() {
     let stats = traffic.stats();
     assert!(most < 4_000 && stats.cancelled == 0, "{most}: {stats:?}");
     assert!(stats.unseen + traffic.open_orders() as u64 <= stats.placed + stats.taken + stats.quoted);
-    assert!(stats.unseen > 10_000, "{stats:?}");
+    assert!(stats.unseen > 9_000, "{stats:?}");
 }
 
 #[test]
@@ -590,6 +645,8 @@ fn a_spec_out_of_range_is_refused_with_its_reason() {
         (TrafficSpec { ladder: vec![(2, 1), (1, 1)], ..good.clone() }, "ladder"),
         (TrafficSpec { ladder: vec![(1_000_000, 1)], ..good.clone() }, "ladder"),
         (TrafficSpec { maker_cap_ppm: 1_000_001, ..good.clone() }, "caps"),
+        (TrafficSpec { slack_ppm: 1_000_000, ..good.clone() }, "slack_ppm"),
+        (TrafficSpec { taken_ppm: 100_000_001, ..good.clone() }, "taken_ppm"),
         (TrafficSpec { skew_ppm: 1_000_000, ..good.clone() }, "skew_ppm"),
         (TrafficSpec { life_blocks: 1, ..good.clone() }, "life_blocks"),
         (TrafficSpec { patience_blocks: 0, ..good.clone() }, "patience_blocks"),

@@ -10,24 +10,32 @@ use crate::{
     rebuild::{Level, What},
     tape::{Tape, offset_ppm},
 };
-use seawall_types::{Cloid, Kind, Lots, MarketId, OnCross, PriceTicks, Side, Terms};
-use std::collections::{BTreeMap, BTreeSet};
+use seawall_types::{Cloid, Height, Kind, Lots, MarketId, OnCross, PriceTicks, Side, Terms};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An order is at most this part of what its account may hold.
 const LARGEST_PART: i64 = 4;
+/// An order is replaced by a smaller one when this part of it went away.
+const REPLACED_PART: u64 = 4;
 
-/// What stands at a level of the tape, oldest first.
+/// What stands at a level of the tape, in sizes of the tape. At every moment
+/// `orders - debt - what is owed for trades + missing` is what stands there on the tape.
 #[derive(Default)]
 struct Standing {
-    /// Account, name, and size on the tape.
+    /// Account, name and size, oldest first.
     orders: Vec<(usize, Cloid, u64)>,
-    /// Size on the tape that was cancelled there and that no order has paid yet.
+    /// What went away there, and that no order has paid yet.
     debt: u64,
+    /// What stands there and not here: refused, filled by somebody else, or cancelled when the mark passed it.
+    missing: u64,
 }
 
 impl Standing {
-    fn size(&self) -> u64 {
-        self.orders.iter().map(|(_, _, size)| size).sum()
+    /// What is missing needs not be paid for.
+    fn net(&mut self) {
+        let both = self.debt.min(self.missing);
+        self.debt -= both;
+        self.missing -= both;
     }
 }
 
@@ -43,6 +51,8 @@ pub(super) struct Player {
     /// Whether the book at this place was laid.
     laid: bool,
     levels: BTreeMap<Level, Standing>,
+    /// Trades whose order may still be filled here: until when, where, and how much. No more than a lap has.
+    owed: VecDeque<(Height, Level, u64)>,
     indebted: BTreeSet<Level>,
     /// Whose turn it is, among the market's accounts.
     turn: usize,
@@ -75,6 +85,7 @@ impl Player {
             lap: 0,
             laid: false,
             levels: BTreeMap::new(),
+            owed: VecDeque::new(),
             indebted: BTreeSet::new(),
             turn: 0,
         };
@@ -92,23 +103,36 @@ impl Player {
         self.middle = middle.into_iter().next().unwrap_or(1);
     }
 
-    /// An order that is no more.
+    /// An order that is no more, or that its owner cancelled for a reason that is not on the tape.
     pub fn forget(&mut self, level: Level, cloid: Cloid) {
         let Some(standing) = self.levels.get_mut(&level) else { return };
-        standing.orders.retain(|(_, other, _)| *other != cloid);
+        let Some(place) = standing.orders.iter().position(|(_, other, _)| *other == cloid) else { return };
+        let (_, _, size) = standing.orders.remove(place);
+        standing.missing += size;
         self.settle(level);
     }
 
-    /// A debt is at most what stands there: what somebody else took away cannot be cancelled.
+    /// Something was placed on the tape, and not here.
+    fn miss(&mut self, level: Level, size: u64) {
+        self.levels.entry(level).or_default().missing += size;
+        self.settle(level);
+    }
+
+    /// Something went away on the tape.
+    fn owe(&mut self, level: Level, size: u64) {
+        self.levels.entry(level).or_default().debt += size;
+        self.settle(level);
+    }
+
     fn settle(&mut self, level: Level) {
         let Some(standing) = self.levels.get_mut(&level) else { return };
-        standing.debt = standing.debt.min(standing.size());
+        standing.net();
         if standing.debt == 0 {
             self.indebted.remove(&level);
         } else {
             self.indebted.insert(level);
         }
-        if standing.orders.is_empty() {
+        if standing.orders.is_empty() && standing.debt == 0 && standing.missing == 0 {
             self.levels.remove(&level);
         }
     }
@@ -143,8 +167,12 @@ impl Player {
         book.into_iter().filter_map(rests).collect()
     }
 
-    fn play(&mut self, stretch: u64, share_ppm: u32) -> Stretch {
+    /// `due` is when a trade must have been filled.
+    fn play(&mut self, stretch: u64, share_ppm: u32, now: Height, due: Height) -> Stretch {
         let mut played = Stretch::default();
+        while let Some((_, level, size)) = self.owed.pop_front_if(|(due, _, _)| *due <= now) {
+            self.owe(level, size);
+        }
         if !self.laid {
             self.laid = true;
             played.placed = self.book();
@@ -166,14 +194,16 @@ impl Player {
                     let placed = played.placed.entry(level).or_default();
                     let netted = u64::from(size).min(*placed);
                     *placed -= netted;
-                    if let Some(standing) = self.levels.get_mut(&level) {
-                        standing.debt += u64::from(size) - netted;
-                        self.settle(level);
-                    }
+                    self.owe(level, u64::from(size) - netted);
                 }
-                What::Trade(level, size) if self.plays_trade(self.next, share_ppm) => {
-                    let key = (level.side.opposite(), offset_ppm(level, self.middle));
-                    *played.traded.entry(key).or_default() += u64::from(size);
+                What::Trade(level, size) => {
+                    if self.plays(level, share_ppm) {
+                        self.owed.push_back((due, level, u64::from(size)));
+                    }
+                    if self.plays_trade(self.next, share_ppm) {
+                        let key = (level.side.opposite(), offset_ppm(level, self.middle));
+                        *played.traded.entry(key).or_default() += u64::from(size);
+                    }
                 }
                 _ => {}
             }
@@ -197,9 +227,9 @@ pub(super) fn step(
     desks: &mut [Desk],
     out: &mut Outbox,
 ) {
-    let played = market.player.play(stretch, market.share_ppm);
+    let mut played = market.player.play(stretch, market.share_ppm, out.height(), out.expiry());
     cancel_stale(spec, index, market, mark, desks, out);
-    pay_debts(index, market, desks, out);
+    pay_debts(index, market, &mut played.placed, desks, out);
     let band = market.band(mark);
     let terms = |side, limit, lots, kind| Terms {
         market: MarketId(index as u16),
@@ -219,9 +249,13 @@ pub(super) fn step(
     };
 
     for ((side, offset), size) in played.traded {
+        let slack = match side {
+            Side::Buy => i64::from(spec.slack_ppm),
+            Side::Sell => -i64::from(spec.slack_ppm),
+        };
         // Towards what it wants to meet: a buyer's limit rounds like what is sold.
-        let limit = resting_price(mark, offset, side.opposite()).clamp(band.low, band.high);
-        let size = sized(market, size, WHOLE_PPM);
+        let limit = resting_price(mark, offset + slack, side.opposite()).clamp(band.low, band.high);
+        let size = sized(market, size, spec.taken_ppm);
         let best = market
             .accounts
             .iter()
@@ -243,6 +277,7 @@ pub(super) fn step(
     for (level, size) in played.placed {
         let limit = resting_price(mark, offset_ppm(level, market.player.middle), level.side);
         if !band.contains(limit) {
+            market.player.miss(level, size);
             out.stats.without_room += 1;
             continue;
         }
@@ -259,6 +294,7 @@ pub(super) fn step(
             fits(market.accounts[place]).then_some((skipped, place))
         });
         let Some((skipped, place)) = owner else {
+            market.player.miss(level, size);
             out.stats.without_room += 1;
             continue;
         };
@@ -268,9 +304,12 @@ pub(super) fn step(
         signed += 1;
         let account = market.accounts[place];
         let order = terms(level.side, limit, Lots(lots), Kind::PostOnly(OnCross::Slide));
-        if let Some(cloid) = out.place(account, &mut desks[account], order, Some(level)) {
-            out.stats.placed += 1;
-            market.player.levels.entry(level).or_default().orders.push((account, cloid, size));
+        match out.place(account, &mut desks[account], order, Some(level)) {
+            Some(cloid) => {
+                out.stats.placed += 1;
+                market.player.levels.entry(level).or_default().orders.push((account, cloid, size));
+            }
+            None => market.player.miss(level, size),
         }
     }
     market.player.turn = (market.player.turn + 1) % market.accounts.len().max(1);
@@ -281,6 +320,7 @@ pub(super) fn step(
         }
         let player = &mut market.player;
         player.levels.clear();
+        player.owed.clear();
         player.indebted.clear();
         (player.clock, player.next, player.laid) = (0, 0, false);
         player.lap += 1;
@@ -325,21 +365,44 @@ fn cancel_stale(
     }
 }
 
-/// What was cancelled on the tape is cancelled here, by whole orders, the newest first.
-fn pay_debts(index: usize, market: &mut Market, desks: &mut [Desk], out: &mut Outbox) {
+/// What went away on the tape goes away here: first what is about to be placed, then whole orders, the newest first,
+/// then a larger one is replaced by what is left of it. A debt below a quarter of every order waits.
+fn pay_debts(
+    index: usize,
+    market: &mut Market,
+    placed: &mut BTreeMap<Level, u64>,
+    desks: &mut [Desk],
+    out: &mut Outbox,
+) {
     let player = &mut market.player;
     for level in player.indebted.clone() {
         let Some(standing) = player.levels.get_mut(&level) else { continue };
-        let mut place = standing.orders.len();
-        while place > 0 && standing.debt > 0 {
-            place -= 1;
-            let (account, cloid, size) = standing.orders[place];
-            let open = desks[account].get(index, cloid).is_some_and(|own| own.stage == Stage::Open);
-            if size <= standing.debt && open && out.cancel(account, &mut desks[account], index, cloid) {
-                standing.debt -= size;
-                standing.orders.remove(place);
+        if let Some(size) = placed.get_mut(&level) {
+            let netted = standing.debt.min(*size);
+            *size -= netted;
+            standing.debt -= netted;
+        }
+        for replaces in [false, true] {
+            let mut place = standing.orders.len();
+            while place > 0 && standing.debt > 0 {
+                place -= 1;
+                let (account, cloid, size) = standing.orders[place];
+                let fits = if replaces {
+                    size <= standing.debt.saturating_mul(REPLACED_PART)
+                } else {
+                    size <= standing.debt
+                };
+                if fits && out.cancel(account, &mut desks[account], index, cloid) {
+                    let paid = size.min(standing.debt);
+                    standing.debt -= paid;
+                    if size > paid {
+                        *placed.entry(level).or_default() += size - paid;
+                    }
+                    standing.orders.remove(place);
+                }
             }
         }
         player.settle(level);
     }
+    placed.retain(|_, size| *size > 0);
 }

@@ -159,10 +159,6 @@ impl Desk {
             .filter(|(_, own)| own.stage != Stage::Leaving)
             .map(|((_, cloid), own)| (*cloid, own))
     }
-
-    pub fn get(&self, market: usize, cloid: Cloid) -> Option<&Own> {
-        self.orders.get(&(market, cloid))
-    }
 }
 
 /// What a step sends.
@@ -198,6 +194,11 @@ impl Outbox {
 
     pub const fn height(&self) -> Height {
         self.height
+    }
+
+    /// Until when what the step sends can be executed.
+    pub const fn expiry(&self) -> Height {
+        self.expiry
     }
 
     /// Places an order. `None`, and counted, if the step is full. Names are made of the height and the place in the
