@@ -39,7 +39,7 @@
 //! * **Weight**: the heaviest market plays every level and every trade of the tape, a lighter one a share of them by
 //!   weight, drawn by the seed, each as much larger. The 14 markets of October 2025 together carry 3.4 tapes.
 //! * **Time**: [`rate_ppm`](TrafficSpec::rate_ppm) of 1,000,000 is the recorded pace in *wall* time, which is what
-//!   loads a chain: at 60 replayed seconds a second, a tape that ran with the replay would be 33,000 events a second
+//!   loads a chain: at 60 replayed seconds a second, a tape that ran with the replay would be 34,000 events a second
 //!   and last 6 seconds. It is derived from the replay's time and the speed, never from a clock, so a run can be
 //!   repeated. Turnover is then that of wall time, too, a sixtieth of what the replayed hour would see;
 //!   [`taken_ppm`](TrafficSpec::taken_ppm) makes takers larger. What happened and un-happened between two blocks nets to nothing. A blind market's tape stands still;
