@@ -235,7 +235,7 @@ fn read_venues(source: &Source<'_>) -> Result<BTreeMap<String, Venue>, ReplayErr
     Ok(venues)
 }
 
-fn read_rows(
+pub(crate) fn read_rows(
     source: &Source<'_>,
     columns: &[&str],
     mut each: impl FnMut(&csv::StringRecord) -> Result<(), String>,
@@ -269,7 +269,7 @@ fn read_rows(
     Ok(())
 }
 
-fn malformed(file: &str, line: u64, reason: String) -> ReplayError {
+pub(crate) fn malformed(file: &str, line: u64, reason: String) -> ReplayError {
     ReplayError::Malformed { file: file.to_owned(), line, reason }
 }
 

@@ -174,12 +174,12 @@ impl Behaviour {
 
 /// SplitMix64 from a key: a few multiplications for each owner and second, where seeding a stream
 /// cipher would cost more than everything else here.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    fn new(seed: u64, account: u64, step: u64) -> Self {
+    pub(crate) fn new(seed: u64, account: u64, step: u64) -> Self {
         let mut state = seed;
         for word in [account, step] {
             state = mix(state.wrapping_add(Self::STEP) ^ mix(word.wrapping_add(Self::STEP)));
@@ -187,17 +187,17 @@ impl Dice {
         Self(state)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(Self::STEP);
         mix(self.0)
     }
 
-    fn hit(&mut self, ppm: u32) -> bool {
+    pub(crate) fn hit(&mut self, ppm: u32) -> bool {
         self.next() % u64::from(MAX_PPM) < u64::from(ppm)
     }
 
     /// From the first to the second, both included.
-    fn between(&mut self, (low, high): (u32, u32)) -> u32 {
+    pub(crate) fn between(&mut self, (low, high): (u32, u32)) -> u32 {
         let width = u64::from(high.saturating_sub(low)) + 1;
         low + (self.next() % width) as u32
     }

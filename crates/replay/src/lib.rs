@@ -15,6 +15,10 @@
 //! | [`assign`] | which validator listens to which venues |
 //! | [`book`] | initial accounts and positions, seeded and heavy-tailed |
 //! | [`behaviour`] | what account owners do in a storm: top up, withdraw, transfer |
+//! | [`rebuild`] | from recorded price levels to orders that explain them |
+//! | [`tape`] | a recorded order flow: placed, cancelled, traded |
+//! | [`traffic`] | who places orders: the tape laid around any market, and market makers |
+//! | [`depth`] | how much of the usual depth was left in a crash |
 //!
 //! Invariants: no value is interpolated, each one is an open, high, low or close of a recorded bar;
 //! no value can be seen before its bar's instant plus that bar's feed lag; a minute without trades
@@ -25,9 +29,13 @@ pub mod bars;
 pub mod behaviour;
 pub mod book;
 pub mod decimal;
+pub mod depth;
 mod embedded;
 mod error;
+pub mod rebuild;
 pub mod replay;
+pub mod tape;
+pub mod traffic;
 
 pub use assign::assign_feeds;
 pub use embedded::{DEFAULT_REPLAY, ReplayInfo, catalog, load};
