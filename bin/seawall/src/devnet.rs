@@ -5,12 +5,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use seawall_devnet::network::{self as devnet, Display, Options};
-use seawall_node::genesis_file::GENESIS_FILE;
-use seawall_replay::ClockTime;
+use seawall_node::{genesis_file::GENESIS_FILE, stdio::ZoneTrial};
+use seawall_replay::{ClockTime, traffic::TrafficSpec};
 use std::{
     io::IsTerminal as _,
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -61,22 +62,51 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
     /// Kill a validator: `2@20s`. Can be given several times.
-    #[arg(long, value_name = "VALIDATOR@TIME", value_parser = event)]
+    #[arg(long, value_name = "VALIDATOR@TIME", value_parser = validator_event)]
     kill: Vec<(usize, Duration)>,
     /// Start a killed validator again: `2@35s`. Can be given several times.
-    #[arg(long, value_name = "VALIDATOR@TIME", value_parser = event)]
+    #[arg(long, value_name = "VALIDATOR@TIME", value_parser = validator_event)]
     restart: Vec<(usize, Duration)>,
+    /// Trade: the recorded tape laid around the prices of every market, and market makers.
+    #[arg(long)]
+    traffic: bool,
+    /// Pace of the tape, in percent of the recorded one.
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    traffic_rate: u32,
+    /// Zones over which the markets are spread.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    zones: u8,
+    /// Kill a zone on every validator: `1@20s`. Can be given several times.
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    kill_zone: Vec<(u8, Duration)>,
+    /// Start a killed zone again: `1@35s`. Can be given several times.
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    restart_zone: Vec<(u8, Duration)>,
+    /// Make the auctions of a zone a hundred times as slow on every validator, burning the processor: `1@20s`.
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    slow_zone: Vec<(u8, Duration)>,
     /// Afterwards, execute the same history again with a scan of every account in every block, and compare.
     #[arg(long)]
     check_reference: bool,
 }
 
-fn event(text: &str) -> Result<(usize, Duration), String> {
-    let (validator, time) = text.split_once('@').ok_or("write it as VALIDATOR@TIME, like 2@20s")?;
-    let validator = validator.parse().map_err(|_| format!("{validator} is no validator number"))?;
+fn event<T: FromStr>(text: &str) -> Result<(T, Duration), String> {
+    let (number, time) = text.split_once('@').ok_or("write it as NUMBER@TIME, like 2@20s")?;
+    let number = number.parse().map_err(|_| format!("{number} is no number of one"))?;
     let time = humantime::parse_duration(time).map_err(|error| format!("{time}: {error}"))?;
-    Ok((validator, time))
+    Ok((number, time))
 }
+
+fn validator_event(text: &str) -> Result<(usize, Duration), String> {
+    event(text)
+}
+
+fn zone_event(text: &str) -> Result<(u8, Duration), String> {
+    event(text)
+}
+
+/// How much slower `--slow-zone` makes auctions.
+const SLOWER: u32 = 100;
 
 /// Exit code of a run that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -118,6 +148,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
         .map_err(|error| anyhow!("cannot listen for interrupts: {error}"))?;
 
+    let traffic = args.traffic.then(|| TrafficSpec {
+        // A percent is ten thousand millionths.
+        rate_ppm: args.traffic_rate * 10_000,
+        ..TrafficSpec::default()
+    });
+    let of = |events: Vec<(u8, Duration)>, trial| events.into_iter().map(move |(zone, at)| (zone, at, trial));
+    let trials = of(args.kill_zone, ZoneTrial::Kill)
+        .chain(of(args.restart_zone, ZoneTrial::Start))
+        .chain(of(args.slow_zone, ZoneTrial::Slow(SLOWER)))
+        .collect();
     let options = Options {
         validators: args.validators,
         accounts: args.accounts,
@@ -134,6 +174,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             None
         },
         check_reference: args.check_reference,
+        zones: args.zones,
+        traffic,
+        trials,
     };
     let mut display: Box<dyn Display> = if std::io::stderr().is_terminal() && !args.json {
         Box::new(Terminal::new())

@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use seawall_devnet::network::{Display, Report, Snapshot};
+use seawall_devnet::network::{Delays, Display, Percentiles, Report, Snapshot};
 use seawall_types::PriceState;
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,37 @@ impl Display for Terminal {
                 if now.conserved { "yes" } else { "NO" }
             ),
         );
+        let mut next = 3;
+        if let Some(orders) = &now.orders {
+            self.line(
+                next,
+                format!(
+                    "orders {}   fills {}   volume {}   zone lag {} blocks   liquidation closes {}   void {}",
+                    orders.placed,
+                    orders.fills,
+                    money(orders.volume_usd),
+                    orders.lag_blocks,
+                    orders.closes,
+                    orders.voided
+                ),
+            );
+            let books: Vec<String> = now
+                .markets
+                .iter()
+                .zip(&orders.depth_usd)
+                .map(|((symbol, ..), (bid, ask))| {
+                    format!("{symbol:>5} {:<17}", format!("{}/{}", money(*bid), money(*ask)))
+                })
+                .collect();
+            if !books.is_empty() {
+                self.line(next + 1, "book within 1 % of the mark, bid/ask:".to_owned());
+            }
+            let rows = books.chunks(MARKETS_PER_LINE).enumerate();
+            for (row, books) in rows {
+                self.line(next + 2 + row, books.join("   "));
+            }
+            next += 2 + now.markets.len().div_ceil(MARKETS_PER_LINE);
+        }
         for (row, markets) in now.markets.chunks(MARKETS_PER_LINE).enumerate() {
             let text: Vec<String> = markets
                 .iter()
@@ -124,7 +155,7 @@ impl Display for Terminal {
                     format!("{symbol:>5} {:<10}{state:<11}", price(*value))
                 })
                 .collect();
-            self.line(3 + row, text.join(" "));
+            self.line(next + row, text.join(" "));
         }
     }
 }
@@ -157,9 +188,20 @@ impl Display for Plain {
             .filter(|(_, _, state)| *state != PriceState::Fresh)
             .map(|(symbol, _, state)| format!("{symbol}={}", state.name()))
             .collect();
+        let orders = now.orders.as_ref().map_or_else(String::new, |orders| {
+            format!(
+                " orders={} fills={} volume={} zone_lag={} closes={} void={}",
+                orders.placed,
+                orders.fills,
+                money(orders.volume_usd),
+                orders.lag_blocks,
+                orders.closes,
+                orders.voided
+            )
+        });
         eprintln!(
             "{} {:>3}% {} block={} blocks/s={:.1} finality_ms={:.0}/{:.0} at_risk={} liquidated={} backstop={} adl={} \
-             bad_debt={} insurance={} conserved={} {}",
+             bad_debt={} insurance={} conserved={}{} {}",
             clock(now.time_ms),
             now.progress_permille / 10,
             validators(&now.running),
@@ -174,6 +216,7 @@ impl Display for Plain {
             money(now.bad_debt_usd),
             money(now.insurance_usd),
             now.conserved,
+            orders,
             blind.join(" ")
         );
     }
@@ -225,6 +268,33 @@ pub fn summary(report: &Report) -> String {
         format!("{}, {}", usd(report.bad_debt_atoms), usd(report.socialised_atoms)),
     );
     row("insurance fund", usd(report.insurance_fund_atoms));
+    if report.orders > 0 {
+        row("orders, fills", format!("{}, {}", report.orders, report.fills));
+        row("volume in auctions", usd(report.volume_atoms));
+        row(
+            "zone lag p50 / max",
+            format!("{} / {} blocks", report.zone_lag_blocks.p50, report.zone_lag_blocks.max),
+        );
+        row("auctions void", report.auctions_voided.to_string());
+        row("liquidation closes in auctions", report.liquidation_closes_in_auction.to_string());
+        if let Some(bps) = report.liquidation_slippage_bps {
+            row("their slippage against the mark", format!("{bps:.1} bps"));
+        }
+    }
+    if let Some(trial) = &report.zone_trial {
+        let of = |own: &Percentiles| format!("{:.0} / {:.0} ms", own.p50, own.p99);
+        row("on every validator", format!("{} at {:.0} s", trial.trial, trial.at_s));
+        row("finality before, after", of(&trial.finality_ms_before) + ", " + &of(&trial.finality_ms_after));
+        let of = |own: &Delays| format!("{} / {}", own.p50, own.max);
+        row(
+            "liquidation delay before, after",
+            of(&trial.liquidation_delay_blocks_before)
+                + ", "
+                + &of(&trial.liquidation_delay_blocks_after)
+                + " blocks",
+        );
+        row("medians within 10 %", yes(trial.within_ten_percent).to_owned());
+    }
     row("liquidations at a stale price", report.stale_price_liquidations.to_string());
     row("forks", report.forks.to_string());
     row("conserved to the last atom", yes(report.conserved).to_owned());

@@ -55,6 +55,9 @@ pub struct GenesisArgs {
     /// Replayed seconds a second.
     #[arg(long, default_value_t = 60)]
     speed: u32,
+    /// Zones over which the markets are spread.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    zones: u8,
     /// Seconds from now at which the replay begins.
     #[arg(long, default_value_t = 15)]
     starts_in_s: u64,
@@ -94,6 +97,9 @@ pub fn genesis(args: GenesisArgs) -> Result<ExitCode> {
         accounts: args.accounts,
         seed: args.seed,
         leader_turn_ms: leader_turn_ms(Duration::from_millis(args.interval_ms), args.speed),
+        zones: args.zones,
+        speed: args.speed,
+        traffic: None,
     };
     let scenario = scenario::build(&replay, &spec)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;

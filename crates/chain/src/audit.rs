@@ -14,6 +14,7 @@ use crate::{
     machine::{Brought, Purpose, Step, World},
     proofs::{self, Signature},
     store::{self, Db, StateCommitment, StoreError},
+    zones,
 };
 use commonware_consensus::{
     Viewable as _,
@@ -24,7 +25,7 @@ use commonware_parallel::Strategy;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use commonware_storage::qmdb::floor::Proportional;
 use rand_core::CryptoRng;
-use seawall_types::{Digest, Height, block::OpsTarget};
+use seawall_types::{Digest, Height, ZoneOutcome, block::OpsTarget};
 use std::sync::Arc;
 
 /// Certificates that are checked together: about three times as fast as one by one.
@@ -215,6 +216,7 @@ where
             }
         }
         self.last = proofs::proposal_of(block);
+        self.check_outcomes(height, &block.body.outcomes)?;
 
         let executed = self
             .world
@@ -257,6 +259,22 @@ where
             self.check_certificates(rng)?;
         }
         Ok(step)
+    }
+
+    /// Holds the auctions again that a block settles, from the state before it. Where the block voids an inbox first, no
+    /// outcome of its zone can be valid, and execution says so.
+    fn check_outcomes(&self, height: Height, outcomes: &[ZoneOutcome]) -> Result<(), AuditError> {
+        for of_zone in outcomes.chunk_by(|a, b| a.zone == b.zone) {
+            let owed = of_zone.first().map_or_else(Vec::new, |own| zones::owed(&self.world.ledger, own.zone));
+            if let Some(own) = of_zone.iter().find(|own| !owed.contains(own)) {
+                let (zone, at, part) = own.place();
+                let detail = format_args!(
+                    "zone {zone}, height {at}, part {part}: the auctions, held again, give another one"
+                );
+                return Err(diverges(height, "outcome", detail));
+            }
+        }
+        Ok(())
     }
 
     fn check_certificates(&mut self, rng: &mut impl CryptoRng) -> Result<(), AuditError> {

@@ -68,6 +68,16 @@ pub enum Invalid {
         /// Why.
         fault: SettleFault,
     },
+    /// An outcome that was computed before the chain declared an inbox of its zone void.
+    #[error("the outcome of height {height} of zone {zone} does not know that height {voided} is void")]
+    BeforeVoid {
+        /// Zone.
+        zone: u8,
+        /// Height of the inbox.
+        height: Height,
+        /// What is void.
+        voided: Height,
+    },
     /// A trade that the ledger refuses. Leaders leave those out; only a rescue is answered by a refusal.
     #[error("trade {index} is refused: {refusal}")]
     RefusedTrade {
@@ -438,6 +448,13 @@ impl Run {
                 break;
             }
             let (zone, height, part) = own.place();
+            let voided = ledger.last_void(zone);
+            if own.voided != voided {
+                if building {
+                    continue;
+                }
+                return Err(Invalid::BeforeVoid { zone, height, voided });
+            }
             match ledger.settle(zone, &own.outcome) {
                 Ok(report) => {
                     records += own.records();

@@ -96,7 +96,10 @@ pub fn encode_ledger(record: &Record) -> StateValue {
         Record::Market(market) => put_market(market, &mut out),
         Record::Account(account) => put_account(account, &mut out),
         Record::Exit(exit) => put_exit(exit, &mut out),
-        Record::Zone(zone) => put_u64(zone.ended.get(), &mut out),
+        Record::Zone(zone) => {
+            put_u64(zone.ended.get(), &mut out);
+            put_u64(zone.voided.get(), &mut out);
+        }
         Record::Inbox(inbox) => put_inbox(inbox, &mut out),
         Record::Entry(own) => {
             UInt(u16::from(own.zone)).write(&mut out);
@@ -176,7 +179,7 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
         }
         Tag::Exit => Stored::Ledger(RecordKey::Exit(index), Record::Exit(get_exit(&mut buf)?)),
         Tag::Zone => {
-            let zone = ZoneState { ended: Height(get_u64(&mut buf)?) };
+            let zone = ZoneState { ended: Height(get_u64(&mut buf)?), voided: Height(get_u64(&mut buf)?) };
             Stored::Ledger(RecordKey::Zone(byte(index)?), Record::Zone(zone))
         }
         Tag::Inbox => {

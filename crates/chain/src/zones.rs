@@ -62,6 +62,7 @@ struct Fixed {
 #[derive(Clone, Debug)]
 struct Snapshot {
     ended: Height,
+    voided: Height,
     orders: Vec<Order>,
     /// Heights since then that wait for their outcome, with whether they have their salt.
     inboxes: Vec<(Inbox, bool)>,
@@ -407,7 +408,7 @@ impl Zones {
             .into_iter()
             .map(|outcome| {
                 let part = outcome.part;
-                let own = ZoneOutcome { zone, outcome };
+                let own = ZoneOutcome { zone, voided: engine.voided, outcome };
                 (part, Computed { digest: outcome_digest(&own), own: Arc::new(own) })
             })
             .collect();
@@ -538,12 +539,32 @@ fn snapshot_of(ledger: &Ledger, zone: u8) -> Snapshot {
         .unsettled(zone)
         .filter_map(|height| Some((ledger.inbox(zone, height)?, ledger.is_salted(zone, height))))
         .collect();
-    Snapshot { ended, orders, inboxes }
+    Snapshot { ended, voided: ledger.last_void(zone), orders, inboxes }
+}
+
+/// The outcomes that a zone owes, in parts, computed from the state alone: what somebody does who audits a chain. Heights
+/// without the salt of their auctions are not among them.
+pub fn owed(ledger: &Ledger, zone: u8) -> Vec<ZoneOutcome> {
+    let markets: Vec<_> = ledger.markets().map(|(_, market)| market.params.clone()).collect();
+    let fixed = Zones::new(&markets).lock().seats.get(&zone).map(|seat| seat.fixed.clone());
+    let Some(fixed) = fixed else { return Vec::new() };
+    let Some(mut engine) = Engine::rebuild(zone, 0, &fixed, snapshot_of(ledger, zone)) else {
+        return Vec::new();
+    };
+    let mut owed = Vec::new();
+    while let Some(inbox) = engine.due() {
+        let Some(outcome) = engine.compute(&inbox, ZoneFault::None) else { break };
+        let parts = outcome.split(fixed.max_records).into_iter();
+        owed.extend(parts.map(|outcome| ZoneOutcome { zone, voided: engine.voided, outcome }));
+    }
+    owed
 }
 
 /// The zone as its task holds it.
 struct Engine {
     zone: Zone,
+    /// The last height that was void when it was built. With the next one it is built again.
+    voided: Height,
     era: u64,
     /// Inboxes that are not computed yet, with whether they have their salt.
     waiting: VecDeque<(Inbox, bool)>,
@@ -551,9 +572,9 @@ struct Engine {
 
 impl Engine {
     fn rebuild(name: u8, era: u64, fixed: &Fixed, snapshot: Snapshot) -> Option<Self> {
-        let Snapshot { ended, orders, inboxes } = snapshot;
+        let Snapshot { ended, voided, orders, inboxes } = snapshot;
         match Zone::from_orders(fixed.params.clone(), ended, orders) {
-            Ok(zone) => Some(Self { zone, era, waiting: inboxes.into() }),
+            Ok(zone) => Some(Self { zone, voided, era, waiting: inboxes.into() }),
             Err(error) => {
                 error!(zone = name, %ended, %error, "the state holds orders that no zone can have: a bug; this zone stays down");
                 None

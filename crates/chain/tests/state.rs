@@ -360,6 +360,7 @@ fn an_outcome_needs_f_plus_one_attestations_in_its_own_block_and_a_block_that_se
     let fixture = fixture();
     let own = |zone| ZoneOutcome {
         zone,
+        voided: Height(0),
         outcome: Outcome { height: Height(1), part: 0, last: true, markets: Vec::new() },
     };
     let committee = fixture.genesis.committee();
@@ -939,9 +940,9 @@ fn stored() -> impl Strategy<Value = Stored> {
                 Record::Exit(Exit { account, recipient, amount, height })
             )
         ),
-        (any::<u8>(), any_::height()).prop_map(|(zone, ended)| Stored::Ledger(
+        (any::<u8>(), any_::height(), any_::height()).prop_map(|(zone, ended, voided)| Stored::Ledger(
             RecordKey::Zone(zone),
-            Record::Zone(ZoneState { ended })
+            Record::Zone(ZoneState { ended, voided })
         )),
         (any::<u8>(), 0..1u64 << 36, inbox()).prop_map(|(zone, height, inbox)| Stored::Ledger(
             RecordKey::Inbox(zone, Height(height)),

@@ -12,8 +12,8 @@ use seawall_chain::{
     machine::{Answer, Brought, Purpose, Step, World},
     store::StateCommitment,
 };
-use seawall_ledger::{Event, SweepMode};
-use seawall_types::{AccountId, Action, Digest, Height, MarketId, PriceState, TimeMs};
+use seawall_ledger::{Event, Receipt, SweepMode};
+use seawall_types::{AccountId, Action, Digest, Height, MarketId, PriceState, Side, TimeMs};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -62,25 +62,51 @@ pub struct Figures {
     pub non_fresh_ms: Vec<u64>,
     /// Accounts examined by the sweep.
     pub examined: u64,
+    /// What became of orders.
+    pub orders: OrderFigures,
+    /// Compartments whose closes went into an auction first, by account: since when they were in breach.
+    closing: BTreeMap<AccountId, Height>,
 }
 
-impl Figures {
-    /// A percentile of the liquidation delays, in blocks.
-    pub fn delay(&self, quantile_ppm: u64) -> u64 {
-        let total: u64 = self.delays.values().sum();
-        let mut left = (total * quantile_ppm).div_ceil(1_000_000).max(1);
-        for (delay, count) in &self.delays {
-            if *count >= left {
-                return *delay;
-            }
-            left -= count;
-        }
-        0
+/// What became of orders and auctions.
+#[derive(Clone, Debug, Default)]
+pub struct OrderFigures {
+    /// Orders that settlement took.
+    pub placed: u64,
+    /// Orders that it refused inside a bulk action. Others that are refused are in no block.
+    pub refused: u64,
+    /// Fills: two sides of a trade are two.
+    pub fills: u64,
+    /// What was bought, at its price.
+    pub volume_atoms: i128,
+    /// Fills of liquidation closes.
+    pub closes: u64,
+    /// What was closed by them, at the mark of their auction.
+    pub close_atoms: i128,
+    /// What that lost against the mark, penalties aside; negative where it gained.
+    pub close_loss_atoms: i128,
+    /// Inboxes that became void.
+    pub voided: u64,
+    /// How far zones were behind after blocks, where they owed anything: count by blocks.
+    pub lags: BTreeMap<u64, u64>,
+}
+
+impl OrderFigures {
+    /// Median and most blocks that zones were behind.
+    pub fn lag(&self) -> (u64, u64) {
+        let half = self.lags.values().sum::<u64>().div_ceil(2);
+        let mut seen = 0;
+        let median = self.lags.iter().find(|(_, count)| {
+            seen += **count;
+            seen >= half
+        });
+        let most = self.lags.last_key_value().map_or(0, |(lag, _)| *lag);
+        (median.map_or(0, |(lag, _)| *lag), most)
     }
 
-    /// The longest delay, in blocks.
-    pub fn delay_max(&self) -> u64 {
-        self.delays.last_key_value().map_or(0, |(delay, _)| *delay)
+    /// What closes lost against the mark, in basis points of what they closed. Nothing if none was filled.
+    pub fn slippage_bps(&self) -> Option<f64> {
+        (self.close_atoms > 0).then(|| self.close_loss_atoms as f64 * 10_000.0 / self.close_atoms as f64)
     }
 }
 
@@ -102,6 +128,7 @@ pub struct Follower {
     forks: u64,
     tips: BTreeMap<usize, Height>,
     history: Option<Vec<Arc<Block>>>,
+    lag: u64,
     header_root: Digest,
 }
 
@@ -130,6 +157,7 @@ impl Follower {
             forks: 0,
             tips: BTreeMap::new(),
             history: history.then(Vec::new),
+            lag: 0,
         })
     }
 
@@ -215,12 +243,57 @@ impl Follower {
             figures.unliquidated_breach_atoms_max.max(sweep.unliquidated_breach.get());
         figures.examined += sweep.examined;
         for event in step.events() {
-            if let Event::Liquidated(liquidated) = event {
-                figures.liquidated.insert(liquidated.account);
-                *figures.delays.entry(liquidated.height.get() - liquidated.breached.get()).or_default() += 1;
+            // The first step of the ladder counts: a close in an auction, or what comes after it.
+            let (account, breached) = match event {
+                Event::Liquidated(own) => {
+                    figures.liquidated.insert(own.account);
+                    (own.account, own.breached)
+                }
+                Event::Closing { account, breached, .. } => (*account, *breached),
+                _ => continue,
+            };
+            let known = match event {
+                Event::Closing { .. } => figures.closing.insert(account, breached),
+                _ => figures.closing.get(&account).copied(),
+            };
+            if known != Some(breached) {
+                *figures.delays.entry(step.height.get() - breached.get()).or_default() += 1;
+            }
+        }
+        let orders = &mut figures.orders;
+        self.lag = step.zone_lags.values().copied().max().unwrap_or(0);
+        orders.voided += step.voided.len() as u64;
+        for lag in step.zone_lags.values() {
+            *orders.lags.entry(*lag).or_default() += 1;
+        }
+        for fill in step.settled.iter().flat_map(|settled| &settled.report.fills) {
+            orders.fills += 1;
+            let Some(market) = self.world.ledger.market(fill.market) else { continue };
+            let value = |price| market.params.unit(price) * i128::from(fill.lots.get());
+            if fill.side == Side::Buy {
+                orders.volume_atoms += value(fill.price);
+            }
+            if fill.liquidation {
+                orders.closes += 1;
+                orders.close_atoms += value(fill.mark);
+                let paid_above = value(fill.price) - value(fill.mark);
+                orders.close_loss_atoms += if fill.side == Side::Buy { paid_above } else { -paid_above };
+                figures.liquidated.insert(fill.account);
             }
         }
         for (action, answer) in block.body.actions.iter().zip(&step.answers) {
+            if let Answer::Done(receipt) = answer {
+                let (placed, refused) = match receipt {
+                    Receipt::Placed { .. } | Receipt::Modifying { .. } => (1, 0),
+                    Receipt::PlacedMany(statuses) => {
+                        let placed = statuses.iter().filter(Result::is_ok).count();
+                        (placed, statuses.iter().count() - placed)
+                    }
+                    _ => (0, 0),
+                };
+                figures.orders.placed += placed as u64;
+                figures.orders.refused += refused as u64;
+            }
             match (answer, &action.action) {
                 (Answer::Refused(_), _) => figures.refused += 1,
                 (_, Action::Deposit { .. } | Action::TopUpIsolated { .. }) => figures.top_ups += 1,
@@ -259,6 +332,11 @@ impl Follower {
     /// Chain time that passed since genesis, in minutes.
     pub fn replayed_minutes(&self) -> u64 {
         (self.figures.time_ms - self.genesis_time.get()) / 60_000
+    }
+
+    /// Blocks that the slowest zone is behind.
+    pub fn lag(&self) -> u64 {
+        self.lag
     }
 
     /// States of the markets' prices.

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_utils::channel::oneshot;
 use hdrhistogram::Histogram;
-use seawall_chain::gossip::Submitter;
 use seawall_chain::{
     app::{BuildPolicy, Monitor},
     block::{Block, PublicKey},
@@ -26,14 +25,16 @@ use seawall_node::{
     files::from_hex,
     genesis_file,
     keys::Keys,
-    process::{self, Options as NodeOptions, wall_ms},
+    process::{self, Options as NodeOptions, Running, wall_ms},
+    stdio::ZoneTrial,
 };
 use seawall_replay::{
     Replay, assign_feeds,
     behaviour::{Behaviour, BehaviourSpec, HealthView, Intent},
+    traffic::{AccountView, OpenOrder, Traffic, TrafficSpec, View},
 };
 use seawall_types::{
-    AccountId, Action, Atoms, ChainId, Digest, Domain, Height, Nonce, PriceState, Recipient, Signature,
+    AccountId, Action, Atoms, ChainId, Digest, Domain, Height, Nonce, PriceState, Recipient, Side, Signature,
     SignedAction,
 };
 use serde::Serialize;
@@ -94,6 +95,31 @@ pub struct Options {
     pub processes: Option<PathBuf>,
     /// Run the full-scan reference afterwards.
     pub check_reference: bool,
+    /// Over how many zones the markets are spread.
+    pub zones: u8,
+    /// Orders to send.
+    pub traffic: Option<TrafficSpec>,
+    /// What is done to which zone of every validator, and when.
+    pub trials: Vec<(u8, Duration, ZoneTrial)>,
+}
+
+/// How orders go, for the display.
+#[derive(Clone, Debug, Default)]
+pub struct OrdersView {
+    /// Orders that settlement took.
+    pub placed: u64,
+    /// Fills.
+    pub fills: u64,
+    /// What was bought, dollars.
+    pub volume_usd: f64,
+    /// Blocks that the slowest zone is behind.
+    pub lag_blocks: u64,
+    /// Fills of liquidation closes.
+    pub closes: u64,
+    /// Inboxes that became void.
+    pub voided: u64,
+    /// By market: what rests within 1 % of the mark, dollars bid and asked.
+    pub depth_usd: Vec<(f64, f64)>,
 }
 
 /// What the display shows.
@@ -129,6 +155,8 @@ pub struct Snapshot {
     pub running: Vec<bool>,
     /// Top-ups and withdrawals so far.
     pub owners: (u64, u64),
+    /// Orders, where there are any.
+    pub orders: Option<OrdersView>,
 }
 
 /// Told how a devnet goes.
@@ -186,7 +214,7 @@ pub struct Report {
     /// Markets.
     pub markets: Vec<MarketReport>,
     /// What is not real data.
-    pub synthetic: [&'static str; 2],
+    pub synthetic: Vec<&'static str>,
     /// Final blocks.
     pub blocks: u64,
     /// Replayed time.
@@ -223,6 +251,24 @@ pub struct Report {
     pub unliquidated_breach_atoms_max: i128,
     /// Legs liquidated without a fresh price.
     pub stale_price_liquidations: u64,
+    /// Orders that settlement took.
+    pub orders: u64,
+    /// Orders that it refused inside bulk actions.
+    pub orders_refused: u64,
+    /// Fills: both sides of a trade.
+    pub fills: u64,
+    /// What was bought in auctions, at their prices.
+    pub volume_atoms: i128,
+    /// How far zones were behind after blocks, where they owed an outcome.
+    pub zone_lag_blocks: Delays,
+    /// Inboxes without an outcome in time.
+    pub auctions_voided: u64,
+    /// Fills of liquidation closes.
+    pub liquidation_closes_in_auction: u64,
+    /// What these lost against the mark of their auction, weighted by volume; null if there were none.
+    pub liquidation_slippage_bps: Option<f64>,
+    /// What changed with the first trial of a zone; null without one.
+    pub zone_trial: Option<TrialReport>,
     /// Whether every atom is accounted for.
     pub conserved: bool,
     /// Heights with two final blocks.
@@ -243,11 +289,30 @@ pub struct Report {
     pub broken: Vec<String>,
 }
 
+/// Finality and liquidation before and after a zone was harmed on every validator.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialReport {
+    /// What was done.
+    pub trial: String,
+    /// Seconds after the start.
+    pub at_s: f64,
+    /// Finality before.
+    pub finality_ms_before: Percentiles,
+    /// Finality after.
+    pub finality_ms_after: Percentiles,
+    /// Liquidation delays before.
+    pub liquidation_delay_blocks_before: Delays,
+    /// Liquidation delays after.
+    pub liquidation_delay_blocks_after: Delays,
+    /// Whether the medians of finality and of the delay are less than 10 % worse than before.
+    pub within_ten_percent: bool,
+}
+
 /// What validators tell the devnet.
 enum Told {
     Final(usize, Box<Block>),
     Finality(Duration),
-    Ready(usize, Link),
+    Ready(usize, Box<Link>),
     Ended(usize, Result<()>),
 }
 
@@ -265,21 +330,32 @@ impl Monitor for Reporter {
 
 /// How actions reach a validator.
 enum Link {
-    Thread(Submitter),
+    Thread(Running),
     Process(ChildStdin),
 }
 
 impl Link {
     fn submit(&mut self, action: SignedAction) {
         match self {
-            Self::Thread(submitter) => {
-                if let Err(error) = submitter.submit(action) {
+            Self::Thread(running) => {
+                if let Err(error) = running.submitter.submit(action) {
                     tracing::debug!(%error, "an owner's action was not taken");
                 }
             }
             Self::Process(input) => {
                 // A process that is gone is noticed by the thread that reads its output.
                 let _ = writeln!(input, "{}", hex(&action.encode())).and_then(|()| input.flush());
+            }
+        }
+    }
+}
+
+impl Link {
+    fn inflict(&mut self, zone: u8, trial: ZoneTrial) {
+        match self {
+            Self::Thread(running) => trial.inflict(&running.zones, zone),
+            Self::Process(input) => {
+                let _ = writeln!(input, "{}", trial.line(zone)).and_then(|()| input.flush());
             }
         }
     }
@@ -297,7 +373,7 @@ struct Node {
     stop: Option<oneshot::Sender<()>>,
     child: Option<Child>,
     thread: Option<thread::JoinHandle<()>>,
-    running: Option<Link>,
+    running: Option<Box<Link>>,
 }
 
 impl Node {
@@ -343,7 +419,7 @@ fn read_process(
             }
             None if line == "ready" => {
                 if let Some(input) = input.take() {
-                    sender.send(Told::Ready(index, Link::Process(input)))?;
+                    sender.send(Told::Ready(index, Box::new(Link::Process(input))))?;
                 }
             }
             _ => bail!("said something unknown: {line}"),
@@ -370,6 +446,22 @@ impl Network {
         match self.options.processes.clone() {
             Some(program) => self.start_process(index, &program),
             None => self.start_thread(index),
+        }
+    }
+
+    /// Submits actions to validators that run, in turn.
+    fn submit(&mut self, actions: Vec<SignedAction>, turn: &mut usize) {
+        for action in actions {
+            let count = self.nodes.len();
+            let place = (0..count)
+                .map(|offset| (*turn + offset) % count)
+                .find(|index| self.nodes[*index].running.is_some());
+            if let Some(index) = place
+                && let Some(link) = &mut self.nodes[index].running
+            {
+                *turn = index + 1;
+                link.submit(action);
+            }
         }
     }
 
@@ -440,8 +532,8 @@ impl Network {
                 process::run(
                     options,
                     stopped,
-                    Box::new(move |submitter| {
-                        let _ = ready.send(Told::Ready(index, Link::Thread(submitter)));
+                    Box::new(move |running| {
+                        let _ = ready.send(Told::Ready(index, Box::new(Link::Thread(running))));
                     }),
                 )
             });
@@ -460,15 +552,85 @@ impl Network {
     }
 }
 
+/// Signs for accounts.
+struct Signers {
+    seed: u64,
+    /// Next nonce of each account: counted upwards, so that those of a busy account are one run.
+    nonces: BTreeMap<AccountId, u64>,
+    keys: BTreeMap<AccountId, Identity>,
+}
+
+impl Signers {
+    const fn new(seed: u64) -> Self {
+        Self { seed, nonces: BTreeMap::new(), keys: BTreeMap::new() }
+    }
+
+    fn sign(&mut self, account: AccountId, expiry: Height, action: Action) -> SignedAction {
+        let nonce = self.nonces.entry(account).or_default();
+        *nonce += 1;
+        let nonce = Nonce(*nonce);
+        let key = self.keys.entry(account).or_insert_with(|| account_key(account, self.seed));
+        let mut signed =
+            SignedAction { chain: CHAIN, account, nonce, expiry, action, signature: Signature::default() };
+        signed.signature = key.sign(Domain::Action, CHAIN, &signed.message());
+        signed
+    }
+}
+
+/// Who trades: sees each final block, signs what the tape and the makers decide.
+struct Traders {
+    traffic: Traffic,
+    /// The account of the first.
+    first: u64,
+    signers: Signers,
+    /// The last height that they have seen.
+    seen: Height,
+}
+
+impl Traders {
+    fn look(&mut self, follower: &Follower) -> Vec<SignedAction> {
+        let ledger = &follower.world().ledger;
+        let height = ledger.globals().height;
+        if height == self.seen {
+            return Vec::new();
+        }
+        self.seen = height;
+        let marks: Vec<_> =
+            ledger.markets().map(|(_, market)| market.mark.and_then(|mark| mark.fresh())).collect();
+        let views: Vec<AccountView> = (0..self.traffic.accounts() as u64)
+            .map(|place| {
+                let id = AccountId(self.first + place);
+                let positions = ledger.account(id).map_or_else(Vec::new, |account| {
+                    account.positions.iter().map(|position| (position.market, position.lots)).collect()
+                });
+                let open = ledger.orders_of(id).filter(|(_, order)| !order.ended);
+                let orders = open
+                    .map(|(_, order)| OpenOrder {
+                        market: order.terms.market,
+                        cloid: order.terms.cloid,
+                        side: order.terms.side,
+                        lots: order.live(),
+                        leaving: order.leaving.is_some(),
+                    })
+                    .collect();
+                AccountView { positions, orders }
+            })
+            .collect();
+        let view = View { height, time_ms: ledger.globals().time.get(), marks: &marks, accounts: &views };
+        let wanted = self.traffic.step(&view);
+        wanted
+            .into_iter()
+            .map(|own| self.signers.sign(AccountId(self.first + own.account as u64), own.expiry, own.action))
+            .collect()
+    }
+}
+
 /// Account owners: look at their accounts, sign what they decide, submit it.
 struct Owners {
     behaviour: Behaviour,
-    seed: u64,
     users: usize,
     share: u64,
-    /// Next nonce of each account: counted upwards, so that an issuer's are one run.
-    nonces: BTreeMap<AccountId, u64>,
-    keys: BTreeMap<AccountId, Identity>,
+    signers: Signers,
     steps_done: Vec<u64>,
     /// By share: what waits for a deposit to arrive.
     later: Vec<Vec<(AccountId, Action)>>,
@@ -479,31 +641,12 @@ impl Owners {
         let spec = BehaviourSpec { seed, ..BehaviourSpec::default() };
         Self {
             behaviour: Behaviour::new(spec, users),
-            seed,
             users,
             share: 0,
-            nonces: BTreeMap::new(),
-            keys: BTreeMap::new(),
+            signers: Signers::new(seed),
             steps_done: vec![0; users],
             later: vec![Vec::new(); OWNER_SHARES as usize],
         }
-    }
-
-    fn sign(&mut self, account: AccountId, height: Height, action: Action) -> SignedAction {
-        let nonce = self.nonces.entry(account).or_default();
-        *nonce += 1;
-        let nonce = Nonce(*nonce);
-        let key = self.keys.entry(account).or_insert_with(|| account_key(account, self.seed));
-        let mut signed = SignedAction {
-            chain: CHAIN,
-            account,
-            nonce,
-            expiry: Height(height.get() + ACTION_LIFETIME_BLOCKS),
-            action,
-            signature: Signature::default(),
-        };
-        signed.signature = key.sign(Domain::Action, CHAIN, &signed.message());
-        signed
     }
 
     /// One share of the owners looks; `step` counts replayed seconds.
@@ -560,7 +703,8 @@ impl Owners {
             }
         }
         self.later[first as usize] = later;
-        wanted.into_iter().map(|(account, action)| self.sign(account, height, action)).collect()
+        let expiry = Height(height.get() + ACTION_LIFETIME_BLOCKS);
+        wanted.into_iter().map(|(account, action)| self.signers.sign(account, expiry, action)).collect()
     }
 }
 
@@ -611,8 +755,21 @@ pub fn run(
         accounts: options.accounts,
         seed: options.seed,
         leader_turn_ms: leader_turn_ms(options.interval, options.speed),
+        zones: options.zones,
+        speed: options.speed,
+        traffic: options.traffic.clone(),
     };
-    let scenario = scenario::build(&replay, &spec)?;
+    let mut scenario = scenario::build(&replay, &spec)?;
+    let zones = scenario.genesis.ledger.markets.iter().map(|market| market.orders.zone).max().unwrap_or(0);
+    if let Some((zone, ..)) = options.trials.iter().find(|(zone, ..)| *zone > zones) {
+        bail!("there is no zone {zone}; they are numbered from 0 to {zones}");
+    }
+    let mut traders = scenario.traffic.take().map(|traffic| Traders {
+        traffic,
+        first: scenario.traffic_account(0).get(),
+        signers: Signers::new(options.seed),
+        seen: Height(0),
+    });
     for (index, _) in options.kills.iter().chain(&options.restarts) {
         if *index >= options.validators {
             bail!("there is no validator {index}; they are numbered from 0 to {}", options.validators - 1);
@@ -657,8 +814,13 @@ pub fn run(
 
     let started = Instant::now();
     let mut owners = Owners::new(users, options.seed);
-    let mut finality = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
+    let empty = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
+    let mut finality = empty.clone();
     let mut broken: Vec<String> = Vec::new();
+    let mut trials = options.trials.clone();
+    trials.sort_by_key(|(_, at, _)| *at);
+    let mut trial: Option<Trial> = None;
+    let mut depth_usd = Vec::new();
     let mut kills = options.kills.clone();
     let mut restarts = options.restarts.clone();
     let mut expected: Vec<bool> = vec![true; options.validators];
@@ -729,6 +891,24 @@ pub fn run(
             network.start(index)?;
         }
 
+        while let Some((zone, _, what)) = trials.first().copied().filter(|(_, at, _)| *at <= now) {
+            trials.remove(0);
+            let text = format!("zone {zone}: {}", trial_text(what));
+            display.note(&format!("{text}, on every validator"));
+            for node in &mut network.nodes {
+                if let Some(link) = &mut node.running {
+                    link.inflict(zone, what);
+                }
+            }
+            let delays = follower.figures().delays.clone();
+            trial.get_or_insert_with(|| Trial {
+                text,
+                at: now,
+                finality: std::mem::replace(&mut finality, empty.clone()),
+                delays,
+            });
+        }
+
         let blocks = follower.figures().blocks;
         if blocks != last_progress.1 || !restarts.is_empty() {
             last_progress = (Instant::now(), blocks);
@@ -746,23 +926,18 @@ pub fn run(
         let step = time_ms.saturating_sub(replay.start_ms) / 1_000;
         if last_owners.elapsed() >= OWNER_TICK && over.is_none() && time_ms > replay.start_ms {
             last_owners = Instant::now();
-            for action in owners.look(&follower, step) {
-                let count = network.nodes.len();
-                let place = (0..count)
-                    .map(|offset| (submit_to + offset) % count)
-                    .find(|index| network.nodes[*index].running.is_some());
-                if let Some(index) = place
-                    && let Some(link) = &mut network.nodes[index].running
-                {
-                    submit_to = index + 1;
-                    link.submit(action);
-                }
-            }
+            network.submit(owners.look(&follower, step), &mut submit_to);
+        }
+        if let Some(traders) = traders.as_mut().filter(|_| over.is_none() && time_ms > replay.start_ms) {
+            network.submit(traders.look(&follower), &mut submit_to);
         }
 
         if last_heavy.elapsed() >= Duration::from_secs(1) {
             last_heavy = Instant::now();
             at_risk = follower.world().ledger.count_at_risk(AT_RISK_PPM);
+            if traders.is_some() {
+                depth_usd = depth(&follower);
+            }
             if let Err(error) = follower.world().ledger.audit() {
                 conserved = false;
                 broken.push(format!("conservation: {error}"));
@@ -775,7 +950,8 @@ pub fn run(
         }
         if last_update.elapsed() >= Duration::from_millis(200) {
             last_update = Instant::now();
-            display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
+            let shown = Shown { at_risk, conserved, blocks_per_s: last_blocks.2, depth_usd: &depth_usd };
+            display.update(&snapshot(&follower, &network, &finality, shown));
         }
 
         if interrupted.load(Ordering::Relaxed) {
@@ -804,7 +980,8 @@ pub fn run(
     }
 
     let stopped_early = interrupted.load(Ordering::Relaxed);
-    display.update(&snapshot(&follower, &network, &finality, at_risk, conserved, last_blocks.2));
+    let shown = Shown { at_risk, conserved, blocks_per_s: last_blocks.2, depth_usd: &depth_usd };
+    display.update(&snapshot(&follower, &network, &finality, shown));
     display.note("stopping validators");
     let children_mb: u64 = network.nodes.iter().map(Node::peak_rss_mb).sum();
     expected.fill(false);
@@ -844,19 +1021,56 @@ pub fn run(
         &replay,
         &options,
         &finality,
+        trial,
         broken,
         Ending { conserved, reference_agrees, wall_s, peak_rss_mb, interrupted: stopped_early },
     ))
 }
 
-fn snapshot(
-    follower: &Follower,
-    network: &Network,
-    finality: &Histogram<u64>,
+/// What a snapshot shows and the follower does not know.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
     at_risk: u64,
     conserved: bool,
     blocks_per_s: f64,
-) -> Snapshot {
+    depth_usd: &'a [(f64, f64)],
+}
+
+/// A zone was harmed: how things were until then.
+struct Trial {
+    text: String,
+    at: Duration,
+    finality: Histogram<u64>,
+    delays: BTreeMap<u64, u64>,
+}
+
+fn trial_text(trial: ZoneTrial) -> String {
+    match trial {
+        ZoneTrial::Kill => "killed".into(),
+        ZoneTrial::Start => "started again".into(),
+        ZoneTrial::Slow(times) => format!("slowed {times} times"),
+    }
+}
+
+/// By market: what rests within 1 % of the mark, dollars bid and asked.
+fn depth(follower: &Follower) -> Vec<(f64, f64)> {
+    let ledger = &follower.world().ledger;
+    let mut depth: Vec<(i128, i128)> = ledger.markets().map(|_| (0, 0)).collect();
+    for (_, order) in ledger.open_orders() {
+        let Some(market) = ledger.market(order.terms.market) else { continue };
+        let Some((mark, _)) = market.mark.map(|mark| mark.last_known()) else { continue };
+        let limit = order.terms.limit;
+        if limit.get().abs_diff(mark.get()) <= mark.get() / 100 {
+            let (bid, ask) = &mut depth[usize::from(order.terms.market.get())];
+            let side = if order.terms.side == Side::Buy { bid } else { ask };
+            *side += market.params.unit(limit) * i128::from(order.live().get());
+        }
+    }
+    depth.into_iter().map(|(bid, ask)| (usd(bid), usd(ask))).collect()
+}
+
+fn snapshot(follower: &Follower, network: &Network, finality: &Histogram<u64>, shown: Shown<'_>) -> Snapshot {
+    let Shown { at_risk, conserved, blocks_per_s, depth_usd } = shown;
     let figures = follower.figures();
     let replay = &network.replay;
     let length = (replay.end_ms - replay.start_ms).max(1);
@@ -877,6 +1091,15 @@ fn snapshot(
         conserved,
         running: network.nodes.iter().map(|node| node.running.is_some()).collect(),
         owners: (figures.top_ups, figures.withdrawals),
+        orders: network.options.traffic.is_some().then(|| OrdersView {
+            placed: figures.orders.placed,
+            fills: figures.orders.fills,
+            volume_usd: usd(figures.orders.volume_atoms),
+            lag_blocks: follower.lag(),
+            closes: figures.orders.closes,
+            voided: figures.orders.voided,
+            depth_usd: depth_usd.to_vec(),
+        }),
     }
 }
 
@@ -901,6 +1124,17 @@ fn prices(follower: &Follower, replay: &Replay) -> Vec<(String, f64, PriceState)
         .collect()
 }
 
+fn delays_of(counts: &BTreeMap<u64, u64>) -> Delays {
+    let half = counts.values().sum::<u64>().div_ceil(2).max(1);
+    let mut seen = 0;
+    let median = counts.iter().find(|(_, count)| {
+        seen += **count;
+        seen >= half
+    });
+    let max = counts.last_key_value().map_or(0, |(delay, _)| *delay);
+    Delays { p50: median.map_or(0, |(delay, _)| *delay), max }
+}
+
 struct Ending {
     conserved: bool,
     reference_agrees: Option<bool>,
@@ -914,12 +1148,13 @@ fn finish(
     replay: &Replay,
     options: &Options,
     finality: &Histogram<u64>,
+    trial: Option<Trial>,
     mut broken: Vec<String>,
     ending: Ending,
 ) -> Report {
     let figures = follower.figures();
     let replayed_ms = (figures.time_ms - replay.start_ms).max(1);
-    let delays = Delays { p50: figures.delay(500_000), max: figures.delay_max() };
+    let delays = delays_of(&figures.delays);
     if follower.forks() > 0 {
         broken.push(format!("{} heights have two final blocks", follower.forks()));
     }
@@ -931,7 +1166,35 @@ fn finish(
         broken
             .push(format!("a liquidation came {} blocks late although the budget was never hit", delays.max));
     }
-    let (p50, p99) = percentiles(finality);
+    let mut whole = finality.clone();
+    let trial = trial.map(|trial| {
+        let before = trial.finality;
+        // Both were made alike, so they add up.
+        let _ = whole.add(&before);
+        let after: BTreeMap<u64, u64> = figures
+            .delays
+            .iter()
+            .map(|(delay, count)| (*delay, count - trial.delays.get(delay).copied().unwrap_or(0)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let of = |histogram: &Histogram<u64>| {
+            let (p50, p99) = percentiles(histogram);
+            Percentiles { p50, p99 }
+        };
+        let (fast, slow) = (of(&before), of(finality));
+        let (early, late) = (delays_of(&trial.delays), delays_of(&after));
+        TrialReport {
+            trial: trial.text,
+            at_s: trial.at.as_secs_f64(),
+            within_ten_percent: slow.p50 <= fast.p50 * 1.1 && late.p50 * 10 <= early.p50 * 11,
+            finality_ms_before: fast,
+            finality_ms_after: slow,
+            liquidation_delay_blocks_before: early,
+            liquidation_delay_blocks_after: late,
+        }
+    });
+    let (p50, p99) = percentiles(&whole);
+    let (lag_p50, lag_max) = figures.orders.lag();
     let markets: Vec<MarketReport> = prices(follower, replay)
         .into_iter()
         .zip(&figures.non_fresh_ms)
@@ -949,7 +1212,12 @@ fn finish(
         replay: replay.name.clone(),
         validators: options.validators,
         accounts: options.accounts,
-        synthetic: ["the opening book of positions", "what account owners do"],
+        synthetic: ["the opening book of positions", "what account owners do"]
+            .into_iter()
+            .chain(options.traffic.is_some().then_some(
+                "orders: a recorded tape of BTC laid around the prices of every market, and market makers",
+            ))
+            .collect(),
         blocks: figures.blocks,
         replayed_minutes: follower.replayed_minutes(),
         finality_ms: Percentiles { p50, p99 },
@@ -969,6 +1237,15 @@ fn finish(
         markets,
         unliquidated_breach_atoms_max: figures.unliquidated_breach_atoms_max,
         stale_price_liquidations: figures.stale_price_liquidations,
+        orders: figures.orders.placed,
+        orders_refused: figures.orders.refused,
+        fills: figures.orders.fills,
+        volume_atoms: figures.orders.volume_atoms,
+        zone_lag_blocks: Delays { p50: lag_p50, max: lag_max },
+        auctions_voided: figures.orders.voided,
+        liquidation_closes_in_auction: figures.orders.closes,
+        liquidation_slippage_bps: figures.orders.slippage_bps(),
+        zone_trial: trial,
         conserved: ending.conserved,
         forks: follower.forks(),
         state_root: follower.state_root().to_string(),

@@ -1,7 +1,8 @@
 //! From a replay to a chain: market parameters, the opening book and the committee.
 //!
 //! Prices are real. The opening book and what account owners do are drawn from the documented
-//! distributions of [`seawall_replay`], seeded; nothing else is synthetic.
+//! distributions of [`seawall_replay`], seeded. Orders, where they are asked for, are a recorded tape of one market
+//! laid around the prices of all, and market makers. Nothing else is synthetic.
 
 use anyhow::{Context as _, Result};
 use rand::SeedableRng as _;
@@ -12,13 +13,14 @@ use seawall_chain::{
 };
 use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
-    MarketParams, TierParams,
+    MarketParams, OrderParams, TierParams,
 };
 use seawall_node::feeds::source_params;
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams, SourceParams};
 use seawall_replay::{
     Replay,
     book::{self, Book, BookSpec},
+    traffic::{Traffic, TrafficMarket, TrafficSpec},
 };
 use seawall_types::{AccountId, Atoms, ChainId, Lots, MarginMode, MarketId, Ppm, PriceTicks, TimeMs, limits};
 
@@ -33,11 +35,14 @@ const VALIDATOR_KEY_SEED: u64 = 1 << 20;
 /// Bars without an update after which a market is stale.
 const STALE_BARS: u64 = 3;
 
+/// Orders that an account may have in a market.
+const MAX_ORDERS_PER_ACCOUNT: u16 = 256;
+
 /// Markets with the deepest books get the widest leverage.
 const MAJORS: [&str; 3] = ["BTC", "ETH", "SOL"];
 
 /// What a scenario is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Spec {
     /// Chain id.
     pub chain: ChainId,
@@ -49,7 +54,17 @@ pub struct Spec {
     pub seed: u64,
     /// Chain time that one leader's turn can take, its timeout included.
     pub leader_turn_ms: u64,
+    /// Over how many zones the markets are spread, in turn.
+    pub zones: u8,
+    /// Replayed time a wall time: what the traffic runs at.
+    pub speed: u32,
+    /// Orders to send; nothing where nobody trades.
+    pub traffic: Option<TrafficSpec>,
 }
+
+/// Blocks that liquidation waits for an auction before the ladder goes on without it, where orders are traded. An
+/// outcome settles three or four blocks after its inbox.
+const LATE_AFTER_BLOCKS: u32 = 6;
 
 /// A chain ready to start.
 pub struct Scenario {
@@ -61,6 +76,15 @@ pub struct Scenario {
     pub sources: Vec<SourceParams>,
     /// Owners of accounts `1..`: account `i` belongs to user `i - 1`.
     pub users: usize,
+    /// What sends orders, from accounts after the users'.
+    pub traffic: Option<Traffic>,
+}
+
+impl Scenario {
+    /// The account of a place among those of the traffic.
+    pub const fn traffic_account(&self, place: usize) -> AccountId {
+        AccountId((1 + self.users + place) as u64)
+    }
 }
 
 /// Key of an account's owner. Derived from the index alone: development networks only.
@@ -150,7 +174,13 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
                 capacity_lots: Lots((open / 2).max(1)),
                 per_block_lots: Lots((open / 10).max(1)),
             },
-            orders: seawall_ledger::OrderParams::default(),
+            orders: OrderParams {
+                zone: (index % usize::from(spec.zones.max(1))) as u8,
+                max_per_account: MAX_ORDERS_PER_ACCOUNT,
+                // Where nobody trades, an auction can close nothing.
+                late_after: if spec.traffic.is_some() { LATE_AFTER_BLOCKS } else { 0 },
+                ..OrderParams::default()
+            },
         });
         let count = replay.feeds_of(id).filter(|place| !replay.feeds[*place].values.is_empty()).count();
         oracle_markets.push(OracleMarket {
@@ -172,8 +202,20 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
     }
 
     let sources = source_params(replay, &oracle_markets);
-    let accounts = genesis_accounts(&book, spec.seed);
+    let mut accounts = genesis_accounts(&book, spec.seed);
     let users = accounts.len() - 1;
+    let traffic = match &spec.traffic {
+        None => None,
+        Some(orders) => Some(traffic(replay, spec, orders.clone(), &markets, &book)?),
+    };
+    if let Some(traffic) = &traffic {
+        let first = accounts.len() as u64;
+        accounts.extend((0..traffic.accounts()).map(|place| GenesisAccount {
+            owner: account_key(AccountId(first + place as u64), spec.seed).key(),
+            collateral: Atoms(traffic.collateral_atoms(place)),
+            positions: Vec::new(),
+        }));
+    }
     let insurance: i128 = markets.iter().map(|market| market.backstop.initial_fund.get()).sum();
     let ledger = ChainParams {
         chain: spec.chain,
@@ -201,7 +243,37 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
         group: dealt.group.clone(),
         accounts,
     };
-    Ok(Scenario { genesis, dealt, sources, users })
+    Ok(Scenario { genesis, dealt, sources, users, traffic })
+}
+
+/// Orders around the replay's prices: the tape and the makers of [`seawall_replay::traffic`].
+fn traffic(
+    replay: &Replay,
+    spec: &Spec,
+    orders: TrafficSpec,
+    markets: &[MarketParams],
+    book: &Book,
+) -> Result<Traffic> {
+    let infos: Vec<TrafficMarket> = replay
+        .markets
+        .iter()
+        .zip(markets)
+        .zip(&book.open_interest)
+        .map(|((listing, market), open_interest)| TrafficMarket {
+            weight_ppm: listing.weight_ppm,
+            first_price: listing.first_price,
+            atoms_per_tick_lot: market.atoms_per_tick_lot,
+            open_interest: Lots(*open_interest),
+            band_ppm: market.band_ppm,
+            min_price: market.min_price,
+            max_price: market.max_price,
+            min_lots: market.orders.min_lots,
+            max_per_account: market.orders.max_per_account,
+            account_cap: market.account_cap,
+        })
+        .collect();
+    let orders = TrafficSpec { seed: spec.seed, ..orders };
+    Traffic::new(orders, &replay.name, &infos, spec.speed).context("the traffic cannot be set up")
 }
 
 /// The issuer, then the book's accounts.

@@ -98,6 +98,17 @@ pub struct VenueFill {
 pub enum Event {
     /// A leg was closed, wholly or in part.
     Liquidated(Liquidated),
+    /// A close of a leg went into the next auction: where there is one, the first step of the ladder.
+    Closing {
+        /// Market.
+        market: MarketId,
+        /// Whose.
+        account: AccountId,
+        /// How many lots.
+        lots: Lots,
+        /// Since when the compartment is in breach at fresh prices.
+        breached: Height,
+    },
     /// A position was reduced to close a liquidated one.
     Deleveraged {
         /// Market.
@@ -519,7 +530,7 @@ impl Ledger {
                 closes.push((market, held, wanted as i64));
             }
         }
-        if !self.place_closes(id, compartment, &closes) {
+        if !self.place_closes(id, compartment, &closes, since) {
             return false;
         }
         sweep.report.steps += closes.len() as u64;
@@ -527,7 +538,13 @@ impl Ledger {
     }
 
     /// Puts closes into the inboxes of this height, if they take them all.
-    fn place_closes(&mut self, id: u32, compartment: Compartment, closes: &[(MarketId, i64, i64)]) -> bool {
+    fn place_closes(
+        &mut self,
+        id: u32,
+        compartment: Compartment,
+        closes: &[(MarketId, i64, i64)],
+        since: Height,
+    ) -> bool {
         let orders: Vec<Terms> = closes
             .iter()
             .map(|&(market, held, lots)| Terms {
@@ -545,7 +562,10 @@ impl Ledger {
             return false;
         }
         for terms in orders {
-            self.place(AccountId(u64::from(id)), terms);
+            let (market, lots) = (terms.market, terms.lots);
+            let account = AccountId(u64::from(id));
+            self.place(account, terms);
+            self.push_event(Event::Closing { market, account, lots, breached: since });
         }
         self.force(id);
         true

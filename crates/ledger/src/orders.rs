@@ -263,7 +263,7 @@ impl Book {
         let zones: BTreeSet<u8> = markets.iter().map(|market| market.params.orders.zone).collect();
         let ended = |zone: u8| self.zones.get(&zone).map_or(Height(0), |zone| zone.ended);
         for (zone, state) in &self.zones {
-            if !zones.contains(zone) || state.ended > height {
+            if !zones.contains(zone) || state.ended > height || state.voided > state.ended {
                 return Err(RecordKey::Zone(*zone));
             }
         }
@@ -396,6 +396,11 @@ impl Ledger {
         self.book.orders.get(&id)
     }
 
+    /// Every open order, oldest first.
+    pub fn open_orders(&self) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
+        self.book.orders.iter().map(|(id, order)| (*id, order))
+    }
+
     /// Open orders of an account, oldest first.
     pub fn orders_of(&self, account: AccountId) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
         self.book.of(account.0 as u32)
@@ -404,6 +409,11 @@ impl Ledger {
     /// Heights whose outcomes a zone owes, oldest first.
     pub fn unsettled(&self, zone: u8) -> impl Iterator<Item = Height> + '_ {
         self.book.inboxes.range((zone, Height(0))..=(zone, Height(u64::MAX))).map(|((_, height), _)| *height)
+    }
+
+    /// The last height of a zone whose inbox was voided; zero if none was.
+    pub fn last_void(&self, zone: u8) -> Height {
+        self.book.zones.get(&zone).map_or(Height(0), |zone| zone.voided)
     }
 
     /// What a zone owes next: the height, and which part of its outcome.
@@ -1049,7 +1059,7 @@ impl Ledger {
             accounts.extend(owners.chain(market.fills.iter().map(|fill| fill.account.0 as u32)));
         }
         if outcome.last {
-            self.end_height(zone, outcome.height);
+            self.end_height(zone, outcome.height, false);
             self.reserve_in(references.into_keys());
         } else {
             let key = RecordKey::Inbox(zone, outcome.height);
@@ -1201,7 +1211,7 @@ impl Ledger {
     }
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
-    fn end_height(&mut self, zone: u8, height: Height) {
+    fn end_height(&mut self, zone: u8, height: Height, void: bool) {
         let touched: Vec<OrderId> = self.book.touched.get(&zone).into_iter().flatten().copied().collect();
         for id in touched {
             let Some(order) = self.book.orders.get(&id).copied() else { continue };
@@ -1218,7 +1228,8 @@ impl Ledger {
             self.set_book(RecordKey::Entry(id), None);
         }
         self.set_book(RecordKey::Inbox(zone, height), None);
-        self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height })));
+        let voided = if void { height } else { self.last_void(zone) };
+        self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height, voided })));
     }
 
     /// Ends the oldest inbox of a zone without an outcome, or without the rest of it. Its orders and modifications
@@ -1255,7 +1266,7 @@ impl Ledger {
             self.set_order(id, None);
         }
         let inbox = self.book.inboxes.get(&(zone, height)).cloned().unwrap_or_default();
-        self.end_height(zone, height);
+        self.end_height(zone, height, true);
         self.reserve_in(inbox.references.into_keys());
         for id in accounts {
             self.reserve(id);

@@ -192,6 +192,9 @@ pub struct ZoneInbox {
 pub struct ZoneState {
     /// The last height whose inbox was settled whole or voided.
     pub ended: Height,
+    /// The last height whose inbox was voided; zero if none was. An outcome that was computed without knowing that it is
+    /// void is of no use.
+    pub voided: Height,
 }
 
 /// Where a record is kept.

@@ -22,6 +22,7 @@ use seawall_chain::{
     observer::PriceSource,
     store::{self, StateCommitment},
     timeline::Timeline,
+    zones::Zones,
 };
 use seawall_types::Domain;
 use std::{
@@ -60,6 +61,15 @@ pub struct Options {
     pub probe: FinalityProbe,
 }
 
+/// What a validator offers once it runs.
+#[derive(Clone)]
+pub struct Running {
+    /// Where actions are submitted.
+    pub submitter: Submitter,
+    /// Zones beside settlement.
+    pub zones: Zones,
+}
+
 /// Runs a validator on the calling thread until `stop` resolves or its consensus ends. `ready` is called
 /// once it runs.
 ///
@@ -68,7 +78,7 @@ pub struct Options {
 pub fn run(
     options: Options,
     stop: oneshot::Receiver<()>,
-    ready: Box<dyn FnOnce(Submitter) + Send>,
+    ready: Box<dyn FnOnce(Running) + Send>,
 ) -> Result<()> {
     let _lock = DirectoryLock::create(&options.directory)?;
     let listed: BTreeSet<_> = options.peers.iter().map(|(key, _)| key).collect();
@@ -144,7 +154,7 @@ pub fn run(
         network.start();
         let (handle, validator) =
             engine::start(context.child("validator"), config, oracle.clone(), oracle, channels).await?;
-        ready(validator.submitter);
+        ready(Running { submitter: validator.submitter, zones: validator.zones });
         commonware_macros::select! {
             _ = stop => { Ok(()) },
             ended = handle => { Err(anyhow!("consensus ended by itself: {ended:?}")) },

@@ -6,7 +6,12 @@
 //! | `final HEX` | an encoded block is final |
 //! | `finality_us N` | a proposal of its own became final so long after its building began |
 //!
-//! A line on standard input is an encoded signed action; what is refused is logged, not answered. The
+//! | line on standard input | meaning |
+//! | --- | --- |
+//! | `HEX` | an encoded signed action; what is refused is logged, not answered |
+//! | `zone N kill`, `zone N start`, `zone N slow TIMES` | does that to a zone of this validator, for trials |
+//!
+//! The
 //! validator stops when it is interrupted, or with `--stdio` when standard input ends.
 
 use crate::{
@@ -15,7 +20,7 @@ use crate::{
     files::{from_hex, to_hex},
     genesis_file,
     keys::Keys,
-    process::{self, Options},
+    process::{self, Options, Running},
 };
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
@@ -24,9 +29,9 @@ use commonware_utils::channel::oneshot;
 use seawall_chain::{
     app::{BuildPolicy, Monitor, NoMonitor},
     block::Block,
-    gossip::Submitter,
     machine::Step,
     observer::PriceSource,
+    zones::{ZoneFault, Zones},
 };
 use seawall_types::{Digest, MarketId, PriceReport, SignedAction, TimeMs};
 use std::{
@@ -121,11 +126,11 @@ pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result
             }
         }),
     };
-    let ready: Box<dyn FnOnce(Submitter) + Send> = if stdio {
-        Box::new(move |submitter| {
+    let ready: Box<dyn FnOnce(Running) + Send> = if stdio {
+        Box::new(move |running| {
             say("ready");
             thread::spawn(move || {
-                listen(&submitter);
+                listen(&running);
                 halt();
             });
         })
@@ -135,9 +140,57 @@ pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result
     process::run(options, stopped, ready)
 }
 
-fn listen(submitter: &Submitter) {
+/// What is done to a zone on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneTrial {
+    /// Its task is killed.
+    Kill,
+    /// It is started again.
+    Start,
+    /// Its auctions take so many times as long.
+    Slow(u32),
+}
+
+impl ZoneTrial {
+    /// Does it.
+    pub fn inflict(self, zones: &Zones, zone: u8) {
+        match self {
+            Self::Kill => drop(zones.kill(zone)),
+            Self::Start => drop(zones.revive(zone)),
+            Self::Slow(times) => zones.afflict(zone, ZoneFault::Slowed(times)),
+        }
+    }
+
+    /// The line that says so to a validator.
+    pub fn line(self, zone: u8) -> String {
+        match self {
+            Self::Kill => format!("zone {zone} kill"),
+            Self::Start => format!("zone {zone} start"),
+            Self::Slow(times) => format!("zone {zone} slow {times}"),
+        }
+    }
+
+    /// What a line says; nothing if it is no such line.
+    pub fn parse(line: &str) -> Option<(u8, Self)> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (zone, trial) = match words[..] {
+            ["zone", zone, "kill"] => (zone, Self::Kill),
+            ["zone", zone, "start"] => (zone, Self::Start),
+            ["zone", zone, "slow", times] => (zone, Self::Slow(times.parse().ok()?)),
+            _ => return None,
+        };
+        Some((zone.parse().ok()?, trial))
+    }
+}
+
+fn listen(running: &Running) {
+    let submitter = &running.submitter;
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { return };
+        if let Some((zone, trial)) = ZoneTrial::parse(line.trim()) {
+            trial.inflict(&running.zones, zone);
+            continue;
+        }
         let action =
             from_hex(line.trim()).ok().and_then(|bytes| SignedAction::decode(Bytes::from(bytes)).ok());
         match action {
@@ -146,7 +199,24 @@ fn listen(submitter: &Submitter) {
                     tracing::debug!(%error, "an action was not taken");
                 }
             }
-            None => tracing::warn!("a line on standard input is no encoded action"),
+            None => tracing::warn!("a line on standard input is neither an encoded action nor a trial"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_reads_back_from_its_line_and_nothing_else_does() {
+        for trial in [ZoneTrial::Kill, ZoneTrial::Start, ZoneTrial::Slow(100)] {
+            assert_eq!(ZoneTrial::parse(&trial.line(7)), Some((7, trial)));
+        }
+        for line in
+            ["", "zone", "zone 1", "zone 256 kill", "zone 1 slow", "zone 1 slow -1", "zone 1 stop", "00ff"]
+        {
+            assert_eq!(ZoneTrial::parse(line), None, "{line}");
         }
     }
 }

@@ -72,6 +72,9 @@ pub struct ParentProof {
 pub struct ZoneOutcome {
     /// Whose.
     pub zone: u8,
+    /// The last height of the zone that was void when this was computed; zero if none was. Settlement takes it only where
+    /// that is still so.
+    pub voided: Height,
     /// What happened there.
     pub outcome: Outcome,
 }

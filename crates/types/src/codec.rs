@@ -71,7 +71,7 @@
 //! | outcomes | list(`MAX_OUTCOMES_PER_OBSERVATION`) of [`OutcomeRef`] |
 //! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, each order of a place many counted as one; parent proof: option; outcomes: list(`MAX_OUTCOMES_PER_BLOCK`), zone, height and part strictly ascending, together at most `MAX_RECORDS_PER_BLOCK` records |
 //! | [`ParentProof`] | finalized: bool, signature |
-//! | [`ZoneOutcome`] | zone: one byte, outcome |
+//! | [`ZoneOutcome`] | zone: one byte, voided: height, outcome |
 //!
 //! Terms and names of orders are those of [`orders`]: their limits and sizes are never zero.
 //!
@@ -206,7 +206,7 @@ pub const MAX_BODY_BYTES: usize = varint_bytes(limits::MAX_VALIDATORS as u64)
     + MAX_SETTLED_BYTES;
 /// More than the outcomes of a block can take.
 pub const MAX_SETTLED_BYTES: usize = varint_bytes(limits::MAX_OUTCOMES_PER_BLOCK as u64)
-    + limits::MAX_OUTCOMES_PER_BLOCK * (1 + orders::max_part_bytes(0))
+    + limits::MAX_OUTCOMES_PER_BLOCK * (1 + MAX_U64_BYTES + orders::max_part_bytes(0))
     + limits::MAX_RECORDS_PER_BLOCK * (orders::max_part_bytes(1) - orders::max_part_bytes(0));
 
 // The limits of the lists alone keep a block within its own, with 64 KiB left for its header, its
@@ -217,7 +217,7 @@ const _: () = assert!(MAX_BODY_BYTES + (64 << 10) <= limits::MAX_BLOCK_BYTES);
 const MIN_PRICE_ENTRY_BYTES: usize = 1 + 3 + 1;
 const MIN_RESCUE_REF_BYTES: usize = 2 + Digest::SIZE;
 const MIN_OUTCOME_REF_BYTES: usize = 2 + Digest::SIZE;
-const MIN_ZONE_OUTCOME_BYTES: usize = 1 + 4;
+const MIN_ZONE_OUTCOME_BYTES: usize = 1 + 1 + 4;
 const MIN_SIGNED_ACTION_BYTES: usize = ChainId::SIZE + 3 + 3 + Signature::SIZE;
 /// Terms: one byte each for market, side, limit, lots, kind, flag and two options.
 const MIN_TERMS_BYTES: usize = 8;
@@ -1387,13 +1387,14 @@ impl Read for ParentProof {
 impl Write for ZoneOutcome {
     fn write(&self, buf: &mut impl BufMut) {
         self.zone.write(buf);
+        self.voided.write(buf);
         self.outcome.write(buf);
     }
 }
 
 impl EncodeSize for ZoneOutcome {
     fn encode_size(&self) -> usize {
-        1 + self.outcome.encode_size()
+        1 + self.voided.encode_size() + self.outcome.encode_size()
     }
 }
 
@@ -1401,7 +1402,7 @@ impl Read for ZoneOutcome {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-        Ok(Self { zone: u8::read(buf)?, outcome: Outcome::read(buf)? })
+        Ok(Self { zone: u8::read(buf)?, voided: Height::read(buf)?, outcome: Outcome::read(buf)? })
     }
 }
 

@@ -762,7 +762,8 @@ pub fn owed(ledger: &Ledger, zone: u8) -> Vec<ZoneOutcome> {
     let mut own = seawall_market::Zone::from_orders(params, ended, orders).unwrap();
     let outcome = own.apply(&ledger.inbox(zone, height).unwrap()).unwrap();
     let parts = outcome.split(records).into_iter().filter(|own| own.part >= next);
-    parts.map(|outcome| ZoneOutcome { zone, outcome }).collect()
+    let voided = ledger.last_void(zone);
+    parts.map(|outcome| ZoneOutcome { zone, voided, outcome }).collect()
 }
 
 /// Checks what must hold of any run: one chain, told without gaps or contradictions; each validator's memory

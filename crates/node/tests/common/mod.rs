@@ -205,7 +205,8 @@ pub fn run(
         monitor: Arc::new(Until { height, stop: Mutex::new(Some(stop)), first: Arc::clone(&first) }),
         probe: Arc::new(|_| {}),
     };
-    let ready = move |submitter: seawall_chain::gossip::Submitter| {
+    let ready = move |running: process::Running| {
+        let submitter = running.submitter;
         std::thread::spawn(move || {
             for nonce in 0..BLOCKS {
                 std::thread::sleep(Duration::from_millis(15));

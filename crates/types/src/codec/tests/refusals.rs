@@ -220,6 +220,7 @@ fn a_rescue_after_a_trade() {
 fn outcomes_out_of_order_or_too_many() {
     let own = |zone, height, part| ZoneOutcome {
         zone,
+        voided: Height(0),
         outcome: Outcome { height: Height(height), part, last: true, markets: vec![] },
     };
     let body = |outcomes: &[ZoneOutcome]| {

@@ -380,9 +380,9 @@ fn usual_outcomes() -> Vec<ZoneOutcome> {
     };
     let outcome = |part, last, markets| Outcome { height: Height(19_002), part, last, markets };
     vec![
-        ZoneOutcome { zone: 0, outcome: outcome(0, false, vec![market.clone()]) },
-        ZoneOutcome { zone: 0, outcome: outcome(1, true, vec![]) },
-        ZoneOutcome { zone: 1, outcome: outcome(0, true, vec![]) },
+        ZoneOutcome { zone: 0, voided: Height(18_000), outcome: outcome(0, false, vec![market.clone()]) },
+        ZoneOutcome { zone: 0, voided: Height(18_000), outcome: outcome(1, true, vec![]) },
+        ZoneOutcome { zone: 1, voided: Height(0), outcome: outcome(0, true, vec![]) },
     ]
 }
 
@@ -409,7 +409,7 @@ pub(super) fn most_outcomes() -> Vec<ZoneOutcome> {
         last: true,
         markets: (0..records).map(market).collect(),
     };
-    let own = |at| ZoneOutcome { zone: u8::MAX, outcome: place(at) };
+    let own = |at| ZoneOutcome { zone: u8::MAX, voided: Height(u64::MAX), outcome: place(at) };
     (0..limits::MAX_OUTCOMES_PER_BLOCK as u64).map(own).collect()
 }
 
