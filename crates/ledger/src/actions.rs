@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use seawall_types::{
     AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks, Quote,
-    Refusal, Side, Terms, limits,
+    Refusal, Side, Terms, Trigger, limits,
 };
 
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
     kernel,
     ledger::Ledger,
     nonces::Nonces,
-    orders::{Statuses, require_closing_lots},
+    orders::{Placing, Statuses, require_closing_lots},
     state::{Account, AccountKind, Compartment, Exit},
     trade::{self, Flow},
+    triggers::TriggerEnd,
 };
 
 /// What an action did.
@@ -48,7 +49,8 @@ pub enum Receipt {
     },
     /// Orders were placed or refused, each by itself.
     PlacedMany(Statuses),
-    /// Orders are cancelled; auctions on their way can still fill them.
+    /// Orders are cancelled; auctions on their way can still fill them, but not those that waited for a trigger,
+    /// which are gone.
     Cancelling {
         /// How many.
         orders: u32,
@@ -56,6 +58,11 @@ pub enum Receipt {
     /// A modification is on its way.
     Modifying {
         /// The id of what may replace the order.
+        order: OrderId,
+    },
+    /// An order waits for its trigger.
+    Waiting {
+        /// Its id until it enters its zone.
         order: OrderId,
     },
 }
@@ -95,6 +102,7 @@ enum Plan {
     Cancel(MarketId, Name, Vec<OrderId>),
     CancelAll(Option<MarketId>, bool, BTreeMap<u8, Vec<OrderId>>),
     Modify(Name, Terms),
+    PlaceTrigger(Trigger, Terms),
 }
 
 struct FillPlan {
@@ -202,8 +210,8 @@ impl Ledger {
             }
             Plan::Fill(plan) => {
                 let FillPlan { filled, taker, maker, quote } = *plan;
-                self.commit(signer, taker.0);
-                self.commit(maker.0, maker.1);
+                self.commit(signer, filled.market, taker.0);
+                self.commit(maker.0, filled.market, maker.1);
                 self.account_mut(maker.0).nonces.insert(quote.0, quote.1, height);
                 self.book(filled.market, taker.1);
                 self.book(filled.market, maker.2);
@@ -217,9 +225,13 @@ impl Ledger {
                 Receipt::Cancelling { orders: orders.len() as u32 }
             }
             Plan::CancelAll(market, keep_reduce_only, zones) => {
-                Receipt::Cancelling { orders: self.cancel_all(account, market, keep_reduce_only, zones) }
+                let why = TriggerEnd::Cancelled;
+                Receipt::Cancelling { orders: self.cancel_all(account, market, keep_reduce_only, zones, why) }
             }
             Plan::Modify(name, terms) => Receipt::Modifying { order: self.modify(account, name, terms) },
+            Plan::PlaceTrigger(trigger, terms) => {
+                Receipt::Waiting { order: self.place_trigger(account, trigger, terms) }
+            }
         };
         self.account_mut(signer).nonces.insert(nonce, expiry, height);
         Ok(receipt)
@@ -237,11 +249,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what [`plan_side`](Self::plan_side) planned.
-    pub(crate) fn commit(&mut self, id: u32, planned: Account) {
+    /// Writes what [`plan_side`](Self::plan_side) planned in a market.
+    pub(crate) fn commit(&mut self, id: u32, market: MarketId, planned: Account) {
         let account = self.account_mut(id);
         let nonces = core::mem::take(&mut account.nonces);
         *account = Account { nonces, ..planned };
+        self.drop_orphans(id, market);
     }
 
     /// Books a trade's flow and its dust.
@@ -326,14 +339,14 @@ impl Ledger {
             }
             Action::Fill { quote, lots, .. } => self.plan_fill(account, signer, quote, *lots),
             Action::Place(terms) => {
-                self.check_order(account, terms, false)?;
+                self.check_order(account, terms, Placing::Now)?;
                 Ok(Plan::Place(*terms))
             }
             Action::Close(terms) => {
                 if !terms.reduce_only {
                     return Err(Refusal::NotReduceOnly);
                 }
-                self.check_order(account, terms, false)?;
+                self.check_order(account, terms, Placing::Now)?;
                 Ok(Plan::Place(*terms))
             }
             Action::PlaceMany(orders) => {
@@ -353,6 +366,10 @@ impl Ledger {
             Action::Modify { market, order, limit, lots } => {
                 let terms = self.plan_modify(account, *market, *order, *limit, *lots)?;
                 Ok(Plan::Modify(*order, terms))
+            }
+            Action::PlaceTrigger { trigger, terms } => {
+                self.check_trigger(account, trigger, terms)?;
+                Ok(Plan::PlaceTrigger(*trigger, *terms))
             }
         }
     }

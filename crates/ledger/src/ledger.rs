@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_types::{
-    AccountId, Atoms, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, PriceState, TimeMs, limits,
+    AccountId, Atoms, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, OrderId, PriceState,
+    TimeMs, limits,
 };
 use thiserror::Error;
 
@@ -113,6 +114,9 @@ pub enum AuditError {
     /// The funding pool with what is owed to it is not the dust on record.
     #[error("market {0}: the funding pool does not match what positions owe")]
     Funding(MarketId),
+    /// An order waits to close a position that its account does not have.
+    #[error("order {0} waits to close a position that is not there")]
+    Trigger(OrderId),
     /// What is reserved is not the worst case of the open orders.
     #[error("account {0}: reserved differs from the worst case of its orders")]
     Reserved(AccountId),
@@ -190,7 +194,7 @@ pub struct BlockDelta {
     pub height: Height,
     /// By ascending key: the record before the block and after it, which always differ.
     pub changes: Vec<Change>,
-    /// What the sweep did, in order.
+    /// What it did by itself, in order.
     pub events: Vec<Event>,
 }
 
@@ -225,6 +229,8 @@ struct Journal {
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
     unfilled: BTreeSet<(u32, MarketId)>,
+    /// Orders that this block placed to wait for a trigger: no two have one id, however soon they end.
+    triggers: u32,
 }
 
 /// The settlement layer's state machine. See the crate's documentation for its rules.
@@ -622,6 +628,9 @@ impl Ledger {
                 return Err(AuditError::Reserved(AccountId(id as u64)));
             }
         }
+        if let Some(id) = self.orphan() {
+            return Err(AuditError::Trigger(id));
+        }
         if self.journal.is_none() && totals != self.totals {
             return Err(AuditError::Totals);
         }
@@ -648,6 +657,7 @@ impl Ledger {
             settled: BTreeMap::new(),
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
+            triggers: 0,
         });
         self.globals.height = height;
         self.globals.time = time;
@@ -655,6 +665,13 @@ impl Ledger {
 
     fn journal(&mut self) -> &mut Journal {
         self.journal.as_mut().expect("a block is in progress")
+    }
+
+    /// How many orders this block placed to wait for a trigger before.
+    pub(crate) fn count_trigger(&mut self) -> u32 {
+        let count = &mut self.journal().triggers;
+        *count += 1;
+        *count - 1
     }
 
     pub(crate) fn push_event(&mut self, event: Event) {

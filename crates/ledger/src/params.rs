@@ -146,6 +146,14 @@ pub struct OrderParams {
     pub late_after: u32,
     /// Of the zone: most records (fills, cuts, ends, slides) that it settles in a block.
     pub max_records: u32,
+    /// Most orders that enter the zone in a block because a mark has crossed their trigger. The others wait.
+    #[cfg_attr(feature = "serde", serde(default = "default_activations"))]
+    pub max_activations: u16,
+}
+
+/// A crash that crosses thousands of triggers at once takes some blocks to send them all.
+const fn default_activations() -> u16 {
+    256
 }
 
 impl Default for OrderParams {
@@ -157,6 +165,7 @@ impl Default for OrderParams {
             void_after: 32,
             late_after: 0,
             max_records: 1 << 14,
+            max_activations: default_activations(),
         }
     }
 }
@@ -266,9 +275,9 @@ pub enum ParamsError {
     /// Backstop fund or capacity out of range.
     #[error("market {0}: backstop fund or capacity out of range")]
     Backstop(MarketId),
-    /// Smallest order, orders of an account, life of an inbox or records of a block out of range.
+    /// Smallest order, orders of an account, life of an inbox, records or activations of a block out of range.
     #[error(
-        "market {0}: smallest order, orders of an account, life of an inbox or records of a block out of range"
+        "market {0}: smallest order, orders of an account, life of an inbox, records or activations of a block out of range"
     )]
     Orders(MarketId),
     /// Two markets of a zone disagree on what is the zone's.
@@ -355,7 +364,9 @@ impl MarketParams {
                 && (1..=MAX_VOID_AFTER).contains(&self.orders.void_after)
                 && self.orders.late_after <= self.orders.void_after
                 && (limits::MIN_RECORDS_PER_PART as u32..=MAX_SETTLED_RECORDS)
-                    .contains(&self.orders.max_records),
+                    .contains(&self.orders.max_records)
+                && (1..=limits::MAX_ACTIVATIONS_PER_BLOCK)
+                    .contains(&usize::from(self.orders.max_activations)),
             ParamsError::Orders,
         )
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use seawall_types::{
     AccountId, Atoms, ChainId, Entry, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Order,
-    OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs,
+    OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs, Trigger,
 };
 
 use crate::{nonces::Nonces, params::MarketParams};
@@ -131,6 +131,16 @@ pub struct Exit {
     pub height: Height,
 }
 
+/// What an order waits for, and since when it only waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What must be crossed.
+    pub trigger: Trigger,
+    /// The height at which a fresh mark crossed it first. It enters its zone in that block or a later one, wherever
+    /// the mark goes.
+    pub crossed: Option<Height>,
+}
+
 /// An order that may still trade.
 ///
 /// Its terms are those after the last height of its zone that ended, so that the zone can be rebuilt from them.
@@ -149,6 +159,9 @@ pub struct OpenOrder {
     pub ended: bool,
     /// The height whose inbox cancels it. Auctions before that can still fill it.
     pub leaving: Option<Height>,
+    /// The trigger that it waits for, outside its zone. Its id is none of an entry then, and nothing has happened
+    /// to it.
+    pub waiting: Option<Waiting>,
 }
 
 impl OpenOrder {
@@ -157,11 +170,12 @@ impl OpenOrder {
         if self.ended { Lots::ZERO } else { self.terms.lots - self.spent }
     }
 
-    /// The order as it stands after the settled parts; `None` if it ended in one.
+    /// The order as it stands in its zone after the settled parts; `None` if it ended in one, or waits for its
+    /// trigger.
     pub fn standing(&self, id: OrderId) -> Option<Order> {
         let limit = self.slid.unwrap_or(self.terms.limit);
         let terms = Terms { limit, lots: self.live(), ..self.terms };
-        (!self.ended).then_some(Order { id, account: self.account, terms })
+        (!self.ended && self.waiting.is_none()).then_some(Order { id, account: self.account, terms })
     }
 }
 

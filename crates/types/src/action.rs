@@ -2,7 +2,7 @@
 
 use crate::{
     AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Name, Nonce, PriceTicks, Recipient, Signature,
-    Terms,
+    Terms, Trigger,
 };
 
 /// An action with the envelope that makes its signature valid once, here, and until a height.
@@ -115,6 +115,13 @@ pub enum Action {
         /// How many lots it shall have open.
         lots: Lots,
     },
+    /// An order that enters its zone when a fresh mark has crossed a price.
+    PlaceTrigger {
+        /// What it waits for.
+        trigger: Trigger,
+        /// What it asks for then.
+        terms: Terms,
+    },
 }
 
 /// A firm offer to trade with one named account, usable once.
@@ -189,6 +196,7 @@ impl Action {
                 | Self::Cancel { .. }
                 | Self::CancelAll { .. }
                 | Self::Modify { .. }
+                | Self::PlaceTrigger { .. }
         )
     }
 
@@ -208,7 +216,8 @@ impl Action {
             | Self::Place(_)
             | Self::PlaceMany(_)
             | Self::Cancel { .. }
-            | Self::Modify { .. } => Lane::Trade,
+            | Self::Modify { .. }
+            | Self::PlaceTrigger { .. } => Lane::Trade,
         }
     }
 
@@ -237,6 +246,7 @@ impl Action {
             Self::Cancel { .. } => "cancel",
             Self::CancelAll { .. } => "cancel_all",
             Self::Modify { .. } => "modify",
+            Self::PlaceTrigger { .. } => "place_trigger",
         }
     }
 }

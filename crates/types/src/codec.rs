@@ -57,6 +57,7 @@
 //! | 12 cancel | market, name |
 //! | 13 cancel all | market: option, keep reduce-only: bool |
 //! | 14 modify | market, name, limit (not 0), lots (positive) |
+//! | 15 place trigger | trigger, terms |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -118,7 +119,8 @@
 use crate::{
     AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, Header, Health, Height, Key, Lots,
     MarginMode, Mark, MarketId, Name, Nonce, Observation, OutcomeRef, Ppm, PriceReport, PriceState,
-    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms, TimeMs, ValidatorId,
+    PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms, TimeMs, Trigger,
+    ValidatorId,
     action::Lane,
     block::{OpsTarget, VERSION},
     limits,
@@ -147,7 +149,7 @@ const MAX_AMOUNT_BYTES: usize = varint_bytes(limits::MAX_AMOUNT_ATOMS as u64);
 const _: () = assert!(limits::MAX_AMOUNT_ATOMS < u64::MAX as i128);
 const _: () = assert!(1 + Key::SIZE + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
 const _: () = assert!(1 + MAX_U64_BYTES + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
-const _: () = assert!(1 + Terms::MAX_ENCODE_SIZE < MAX_FILL_BYTES);
+const _: () = assert!(1 + Trigger::MAX_ENCODE_SIZE + Terms::MAX_ENCODE_SIZE < MAX_FILL_BYTES);
 const _: () = assert!(
     1 + MAX_U16_BYTES + Name::MAX_ENCODE_SIZE + MAX_PRICE_BYTES + Lots::MAX_ENCODE_SIZE < MAX_FILL_BYTES
 );
@@ -655,6 +657,10 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
     if terms.is_valid() { Ok(()) } else { Err(Error::Invalid("Terms", "out of its range")) }
 }
 
+fn check_trigger(trigger: &Trigger) -> Result<(), Error> {
+    if trigger.is_valid() { Ok(()) } else { Err(Error::Invalid("Trigger", "out of its range")) }
+}
+
 fn check_modify(limit: PriceTicks, lots: Lots) -> Result<(), Error> {
     check_price(limit, "Action::limit")?;
     if (1..=limits::MAX_LOTS).contains(&lots.0) {
@@ -675,6 +681,10 @@ impl Action {
             | Self::ReleaseIsolated { amount, .. }
             | Self::Withdraw { amount, .. } => Amount(*amount).check(),
             Self::SetMarginMode { .. } | Self::Cancel { .. } | Self::CancelAll { .. } => Ok(()),
+            Self::PlaceTrigger { trigger, terms } => {
+                check_trigger(trigger)?;
+                check_terms(terms)
+            }
             Self::Place(terms) | Self::Close(terms) => check_terms(terms),
             Self::PlaceMany(orders) => {
                 check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
@@ -763,6 +773,11 @@ impl Write for Action {
                 limit.write(buf);
                 lots.write(buf);
             }
+            Self::PlaceTrigger { trigger, terms } => {
+                buf.put_u8(15);
+                trigger.write(buf);
+                terms.write(buf);
+            }
         }
     }
 }
@@ -789,6 +804,7 @@ impl EncodeSize for Action {
             Self::Modify { market, order, limit, lots } => {
                 market.encode_size() + order.encode_size() + limit.encode_size() + lots.encode_size()
             }
+            Self::PlaceTrigger { trigger, terms } => trigger.encode_size() + terms.encode_size(),
         }
     }
 }
@@ -830,6 +846,7 @@ impl Read for Action {
                 check_modify(limit, lots)?;
                 Self::Modify { market, order, limit, lots }
             }
+            15 => Self::PlaceTrigger { trigger: Trigger::read(buf)?, terms: Terms::read(buf)? },
             other => return Err(Error::InvalidEnum(other)),
         })
     }

@@ -135,6 +135,18 @@ pub enum Refusal {
     /// The inbox of the market's zone is full in this block.
     #[error("the zone takes no more in this block")]
     InboxFull,
+    /// Only a limit or an IOC order can wait for a trigger.
+    #[error("only a limit or an IOC order can wait for a trigger")]
+    TriggerKind,
+    /// The mark is at the trigger's price or beyond.
+    #[error("the mark has crossed the trigger's price already")]
+    TriggerCrossed,
+    /// As many orders as can wait for a trigger in this market do.
+    #[error("too many orders wait for a trigger in this market")]
+    TooManyTriggers,
+    /// An order that waits for its trigger is no zone's to modify.
+    #[error("an order that waits for its trigger is not modified: cancel it and place another")]
+    TriggerWaits,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

@@ -119,6 +119,14 @@ pub(super) fn largest_terms() -> Terms {
     }
 }
 
+pub(super) fn smallest_trigger() -> Trigger {
+    Trigger { price: PriceTicks(1), crossing: Crossing::Above }
+}
+
+fn largest_trigger() -> Trigger {
+    Trigger { price: PriceTicks(limits::MAX_PRICE_TICKS), crossing: Crossing::Below }
+}
+
 fn first_order() -> Name {
     Name::Id(OrderId { height: Height(0), index: 0 })
 }
@@ -171,6 +179,8 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
                 lots: Lots(limits::MAX_LOTS),
             },
         ),
+        ("min", Action::PlaceTrigger { trigger: smallest_trigger(), terms: smallest_terms() }),
+        ("max", Action::PlaceTrigger { trigger: largest_trigger(), terms: largest_terms() }),
     ]
 }
 
@@ -195,6 +205,10 @@ fn usual_actions() -> Vec<Action> {
             order: Name::Id(OrderId { height: Height(19_000), index: 300 }),
             limit: PriceTicks(6_543_211),
             lots: Lots(151),
+        },
+        Action::PlaceTrigger {
+            trigger: Trigger { price: PriceTicks(6_500_000), crossing: Crossing::Below },
+            terms: usual_terms(Kind::Ioc, true),
         },
     ]
 }
