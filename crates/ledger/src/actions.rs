@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use seawall_types::{
     AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks, Quote,
-    Refusal, Side, Terms, Trigger, limits,
+    Refusal, Side, Terms, TimeMs, Trigger, limits,
 };
 
 use crate::{
@@ -65,6 +65,8 @@ pub enum Receipt {
         /// Its id until it enters its zone.
         order: OrderId,
     },
+    /// A cancel of all orders is scheduled, or no longer.
+    Scheduled,
 }
 
 /// A settled trade.
@@ -103,6 +105,7 @@ enum Plan {
     CancelAll(Option<MarketId>, bool, BTreeMap<u8, Vec<OrderId>>),
     Modify(Name, Terms),
     PlaceTrigger(Trigger, Terms),
+    Schedule(Option<TimeMs>),
 }
 
 struct FillPlan {
@@ -231,6 +234,10 @@ impl Ledger {
             Plan::Modify(name, terms) => Receipt::Modifying { order: self.modify(account, name, terms) },
             Plan::PlaceTrigger(trigger, terms) => {
                 Receipt::Waiting { order: self.place_trigger(account, trigger, terms) }
+            }
+            Plan::Schedule(at) => {
+                self.schedule(signer, at);
+                Receipt::Scheduled
             }
         };
         self.account_mut(signer).nonces.insert(nonce, expiry, height);
@@ -370,6 +377,10 @@ impl Ledger {
             Action::PlaceTrigger { trigger, terms } => {
                 self.check_trigger(account, trigger, terms)?;
                 Ok(Plan::PlaceTrigger(*trigger, *terms))
+            }
+            Action::ScheduleCancel { at } => {
+                self.check_schedule(*at)?;
+                Ok(Plan::Schedule(*at))
             }
         }
     }

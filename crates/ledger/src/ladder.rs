@@ -175,6 +175,13 @@ pub enum Event {
         /// Why.
         reason: TriggerEnd,
     },
+    /// The scheduled cancel of an account came due.
+    ScheduledCancel {
+        /// Whose.
+        account: AccountId,
+        /// How many orders it cancelled.
+        orders: u32,
+    },
 }
 
 /// A leg closed by liquidation.

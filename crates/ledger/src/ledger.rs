@@ -249,6 +249,8 @@ pub struct Ledger {
     /// Accounts to examine in every sweep because they are close to a breach.
     pub(crate) hot: BTreeSet<u32>,
     pub(crate) mode: SweepMode,
+    /// Accounts with a scheduled cancel, by its time.
+    pub(crate) scheduled: BTreeSet<(TimeMs, u32)>,
     totals: Totals,
     sequence: u32,
     journal: Option<Journal>,
@@ -498,6 +500,8 @@ impl Ledger {
             totals.add(account, 1);
         }
         let dirty = (0..accounts.len() as u32).collect();
+        let scheduled =
+            accounts.iter().zip(0..).filter_map(|(own, id)| own.cancel_at.map(|at| (at, id))).collect();
         Self {
             globals,
             sheets: markets.iter().map(Sheet::new).collect(),
@@ -512,6 +516,7 @@ impl Ledger {
             dirty,
             hot: BTreeSet::new(),
             mode: SweepMode::Indexed,
+            scheduled,
             totals,
             sequence: 0,
             journal: None,
@@ -930,6 +935,8 @@ impl Ledger {
             }
             (RecordKey::Account(id), Some(Record::Account(account))) => {
                 let at = id.0 as usize;
+                let before = self.slots.get(at).and_then(|slot| slot.account.cancel_at);
+                self.reschedule(id.0 as u32, before, account.cancel_at);
                 if at == self.slots.len() {
                     self.slots.push(Slot {
                         account: account.clone(),
@@ -952,6 +959,7 @@ impl Ledger {
                 assert!(id.0 as usize + 1 == self.slots.len(), "accounts close in reverse order");
                 self.unindex(id.0 as u32);
                 let slot = self.slots.pop().expect("the account exists");
+                self.reschedule(id.0 as u32, slot.account.cancel_at, None);
                 self.totals.add(&slot.account, -1);
                 if slot.dirty {
                     self.dirty.retain(|&dirty| u64::from(dirty) != id.0);

@@ -4,7 +4,7 @@
 //! # A block
 //!
 //! ```text
-//! begin_block -> set_marks -> accrue_funding -> void_overdue, settle(outcomes)
+//! begin_block -> set_marks -> accrue_funding -> void_overdue, settle(outcomes) -> run_scheduled_cancels
 //!     -> apply(rescues) -> sweep -> activate_triggers -> apply(trades) -> end_block
 //! ```
 //!
@@ -52,7 +52,7 @@
 //!
 //! Orders are matched elsewhere, by zones that run beside settlement. What settlement reserves for them, gives to
 //! a zone, and does with what comes back: see the `orders` module. Orders that wait for the mark to cross a price: see
-//! the `triggers` module.
+//! the `triggers` module. Dead man's switches: see the `schedule` module.
 //!
 //! # Invariants, checked in production after every block
 //!
@@ -83,6 +83,7 @@ mod ladder;
 mod ledger;
 mod nonces;
 mod orders;
+mod schedule;
 mod state;
 mod trade;
 mod triggers;

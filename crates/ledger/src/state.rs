@@ -61,6 +61,8 @@ pub struct Account {
     pub nonces: Nonces,
     /// When cross was first found in breach, if it waits for liquidation.
     pub breached: Option<Height>,
+    /// Block time at which all its orders are cancelled.
+    pub cancel_at: Option<TimeMs>,
 }
 
 /// Why a market is out of service.
@@ -278,6 +280,7 @@ impl Account {
             isolated: Vec::new(),
             nonces: Nonces::new(),
             breached: None,
+            cancel_at: None,
         }
     }
 

@@ -58,6 +58,8 @@ use crate::{
 pub enum TriggerEnd {
     /// Its account cancelled it.
     Cancelled,
+    /// The scheduled cancel of its account came due.
+    Scheduled,
     /// Its good-til height has passed.
     Expired,
     /// It adds risk, and its account has come below its initial margin.

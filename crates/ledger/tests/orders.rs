@@ -1,6 +1,6 @@
 //! Orders over any history: a zone that matches at random but soundly, late, in parts, or never; held against a
-//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone. Triggers take
-//! part, held against a scan of all orders.
+//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone. Triggers and scheduled cancels
+//! take part, held against a scan of all orders.
 
 mod common;
 
@@ -250,6 +250,7 @@ struct Seen {
     activated: u64,
     cut: u64,
     waiting: u64,
+    scheduled: u64,
     trigger_ends: BTreeMap<TriggerEnd, u64>,
     refusals: BTreeMap<Refusal, u64>,
 }
@@ -294,7 +295,7 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
         let cloid = order.terms.cloid.filter(|_| story.rng.chance(50)).map(Name::Cloid);
         (order.terms, cloid.unwrap_or(Name::Id(*id)))
     });
-    let action = match (story.rng.below(16), named) {
+    let action = match (story.rng.below(18), named) {
         (12..15, _) => {
             let reduce_only = story.rng.chance(60);
             let mut terms = terms(story, ledger, who, reduce_only);
@@ -308,6 +309,12 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
             let trigger = Trigger { price: PriceTicks(price * ppm / 1_000_000), crossing };
             Action::PlaceTrigger { trigger, terms }
         }
+        (15, _) if story.rng.chance(30) => Action::ScheduleCancel {
+            at: story
+                .rng
+                .chance(90)
+                .then(|| TimeMs(ledger.globals().time.0 + 5_500 + story.rng.below(8_000))),
+        },
         (0, Some((terms, order))) => Action::Cancel { market: terms.market, order },
         (1, _) => Action::CancelAll {
             market: story.rng.chance(50).then_some(MarketId(story.rng.below(3) as u16)),
@@ -374,6 +381,7 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
         }
         seen.partial += u64::from(!outcome.last);
     }
+    seen.scheduled += run_scheduled(ledger);
     let apply = |ledger: &mut Ledger, seen: &mut Seen, list: &[(AccountId, Nonce, Action)]| {
         for (account, nonce, action) in list {
             let expiry = Height(height.0 + 3);
@@ -431,6 +439,30 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
 fn all_orders(ledger: &Ledger) -> BTreeMap<OrderId, OpenOrder> {
     let ids = (0..ledger.globals().accounts).map(AccountId);
     ids.flat_map(|id| ledger.orders_of(id)).map(|(id, order)| (id, *order)).collect()
+}
+
+/// Cancels what is due: everything of the accounts whose time has come, and nothing else.
+fn run_scheduled(ledger: &mut Ledger) -> u64 {
+    let due = |ledger: &Ledger| -> BTreeSet<AccountId> {
+        let ids = (0..ledger.globals().accounts).map(AccountId);
+        let is_due = |at: TimeMs| at <= ledger.globals().time;
+        ids.filter(|id| ledger.account(*id).unwrap().cancel_at.is_some_and(is_due)).collect()
+    };
+    let (accounts, before) = (due(ledger), all_orders(ledger));
+    assert_eq!(ledger.run_scheduled_cancels(), accounts.len() as u64);
+    let after = all_orders(ledger);
+    for (id, order) in before {
+        let now = after.get(&id).copied();
+        if !accounts.contains(&order.account) {
+            assert_eq!(now, Some(order));
+        } else if order.waiting.is_some() {
+            assert_eq!(now, None);
+        } else {
+            assert!(now.unwrap().leaving.is_some() || order.ended);
+        }
+    }
+    assert!(due(ledger).is_empty(), "each once");
+    accounts.len() as u64
 }
 
 /// Gives crossed triggers their turns, and holds it against what a scan of all of them says.
@@ -609,9 +641,10 @@ fn the_histories_reach_every_fate_of_an_order() {
         seen.voided > 20 && seen.left > 20 && seen.partial > 20 && seen.liquidated > 5 && seen.modified > 100
     );
     assert!(seen.triggers > 500 && seen.crossed > 100 && seen.activated > 100 && seen.cut > 5);
-    assert!(seen.waiting > 20);
+    assert!(seen.waiting > 20 && seen.scheduled > 20);
     for end in [
         TriggerEnd::Cancelled,
+        TriggerEnd::Scheduled,
         TriggerEnd::Expired,
         TriggerEnd::MarginLost,
         TriggerEnd::PositionGone,
@@ -633,6 +666,7 @@ fn the_histories_reach_every_fate_of_an_order() {
         Refusal::TriggerKind,
         Refusal::TriggerCrossed,
         Refusal::TriggerWaits,
+        Refusal::ScheduledTooSoon,
     ] {
         assert!(seen.refusals.contains_key(&refusal), "{refusal:?}");
     }

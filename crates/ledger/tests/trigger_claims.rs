@@ -1,4 +1,4 @@
-//! Claims about orders that wait for a trigger, one by one.
+//! Claims about orders that wait for a trigger, and about scheduled cancels, one by one.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn pass(chain: &mut Chain, price: u64) -> (TriggerReport, Vec<Event>) {
 }
 
 fn is_about_triggers(event: &Event) -> bool {
-    matches!(event, Event::Activated { .. } | Event::TriggerEnded { .. })
+    matches!(event, Event::Activated { .. } | Event::TriggerEnded { .. } | Event::ScheduledCancel { .. })
 }
 
 fn ended(trigger: OrderId, account: AccountId, reason: TriggerEnd) -> Event {
@@ -519,4 +519,81 @@ fn a_market_holds_so_many_triggers_and_one_mark_can_cross_them_all() {
     assert_eq!((report.crossed, report.activated), (0, turns));
     arm(&mut chain, last, above(51_000), terms);
     chain.end();
+}
+
+#[test]
+fn a_scheduled_cancel_ends_all_orders_once_when_block_time_has_come() {
+    let mut chain = Chain::new(10_000_000);
+    let at = |chain: &Chain, ahead: u64| Some(TimeMs(chain.ledger.globals().time.0 + ahead));
+    let soon = Action::ScheduleCancel { at: at(&chain, limits::MIN_SCHEDULE_MS - 1) };
+    assert_eq!(chain.apply(ALICE, soon), Err(Refusal::ScheduledTooSoon));
+    let due = at(&chain, limits::MIN_SCHEDULE_MS);
+    assert_eq!(chain.apply(ALICE, Action::ScheduleCancel { at: due }), Ok(Receipt::Scheduled));
+    assert_eq!(chain.account(ALICE).cancel_at, due);
+    chain.trade(ALICE, BOB, true, 10);
+    let live = chain.place(ALICE, order(BTC, Side::Buy, PRICE, 1));
+    let eth = chain.place(ALICE, order(ETH, Side::Buy, 3_000, 1));
+    let closes = arm(&mut chain, ALICE, below(49_000), stop(Side::Sell, 10));
+    let others = chain.place(BOB, order(BTC, Side::Sell, 51_000, 1));
+    chain.next(PRICE);
+    assert_eq!(chain.ledger.run_scheduled_cancels(), 0);
+    chain.end();
+    let height = chain.ledger.globals().height.next();
+    chain.ledger.begin_block(height, due.unwrap());
+    assert_eq!(chain.ledger.run_scheduled_cancels(), 1);
+    assert_eq!(chain.ledger.order(closes), None);
+    for (id, leaving) in [(live, Some(height)), (eth, Some(height)), (others, None)] {
+        assert_eq!(chain.ledger.order(id).unwrap().leaving, leaving);
+    }
+    assert_eq!((chain.account(ALICE).cancel_at, chain.ledger.run_scheduled_cancels()), (None, 0), "once");
+    chain.end();
+    let told = chain.delta.as_ref().unwrap().events.clone();
+    let event = Event::ScheduledCancel { account: ALICE, orders: 3 };
+    assert_eq!(told, [ended(closes, ALICE, TriggerEnd::Scheduled), event]);
+    let all = Request::CancelAll { market: None, keep_reduce_only: false };
+    assert_eq!(entries(&chain, 0, height.0), [(0, ALICE, all)]);
+    assert_eq!(entries(&chain, 1, height.0), [(1, ALICE, all)]);
+}
+
+#[test]
+fn a_switch_that_is_set_anew_or_taken_off_does_nothing() {
+    let mut chain = Chain::new(10_000_000);
+    let first = chain.ledger.globals().time.0 + 5_000;
+    for (who, after) in [(ALICE, Some(TimeMs(first + 10_000))), (BOB, None)] {
+        chain.place(who, order(BTC, Side::Buy, PRICE, 1));
+        chain.apply(who, Action::ScheduleCancel { at: Some(TimeMs(first)) }).unwrap();
+        chain.apply(who, Action::ScheduleCancel { at: after }).unwrap();
+    }
+    chain.end();
+    let restored = Ledger::from_records(chain.ledger.records()).unwrap();
+    for mut ledger in [chain.ledger, restored] {
+        ledger.begin_block(Height(2), TimeMs(first));
+        assert_eq!(ledger.run_scheduled_cancels(), 0);
+        ledger.end_block();
+        ledger.begin_block(Height(3), TimeMs(first + 10_000));
+        assert_eq!(ledger.run_scheduled_cancels(), 1);
+        ledger.end_block();
+    }
+}
+
+#[test]
+fn more_switches_than_a_block_carries_out_wait_the_oldest_first() {
+    let count = limits::MAX_SCHEDULED_PER_BLOCK as u64 + 2;
+    let mut ledger = Ledger::genesis(&order_params(), TimeMs(1), users(count + 1, 1_000_000)).unwrap();
+    ledger.begin_block(Height(1), TimeMs(2));
+    for id in 1..=count {
+        // The higher the id, the older.
+        let at = Some(TimeMs(10_000 - id));
+        ledger.apply(AccountId(id), Nonce(1), Height(3), &Action::ScheduleCancel { at }).unwrap();
+    }
+    ledger.end_block();
+    ledger.begin_block(Height(2), TimeMs(10_000));
+    assert_eq!(ledger.run_scheduled_cancels(), count - 2);
+    let armed: Vec<u64> =
+        (1..=count).filter(|id| ledger.account(AccountId(*id)).unwrap().cancel_at.is_some()).collect();
+    assert_eq!(armed, [1, 2]);
+    ledger.end_block();
+    ledger.begin_block(Height(3), TimeMs(10_001));
+    assert_eq!(ledger.run_scheduled_cancels(), 2);
+    ledger.end_block();
 }

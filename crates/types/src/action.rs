@@ -2,7 +2,7 @@
 
 use crate::{
     AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Name, Nonce, PriceTicks, Recipient, Signature,
-    Terms, Trigger,
+    Terms, TimeMs, Trigger,
 };
 
 /// An action with the envelope that makes its signature valid once, here, and until a height.
@@ -122,6 +122,12 @@ pub enum Action {
         /// What it asks for then.
         terms: Terms,
     },
+    /// A dead man's switch: ends all orders of the account when block time has come, once, unless it is set anew
+    /// before.
+    ScheduleCancel {
+        /// When; `None` takes the switch off.
+        at: Option<TimeMs>,
+    },
 }
 
 /// A firm offer to trade with one named account, usable once.
@@ -197,6 +203,7 @@ impl Action {
                 | Self::CancelAll { .. }
                 | Self::Modify { .. }
                 | Self::PlaceTrigger { .. }
+                | Self::ScheduleCancel { .. }
         )
     }
 
@@ -208,7 +215,8 @@ impl Action {
             | Self::Transfer { .. }
             | Self::TopUpIsolated { .. }
             | Self::Close(_)
-            | Self::CancelAll { .. } => Lane::Rescue,
+            | Self::CancelAll { .. }
+            | Self::ScheduleCancel { .. } => Lane::Rescue,
             Self::ReleaseIsolated { .. }
             | Self::SetMarginMode { .. }
             | Self::Withdraw { .. }
@@ -247,6 +255,7 @@ impl Action {
             Self::CancelAll { .. } => "cancel_all",
             Self::Modify { .. } => "modify",
             Self::PlaceTrigger { .. } => "place_trigger",
+            Self::ScheduleCancel { .. } => "schedule_cancel",
         }
     }
 }

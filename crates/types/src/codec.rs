@@ -58,6 +58,7 @@
 //! | 13 cancel all | market: option, keep reduce-only: bool |
 //! | 14 modify | market, name, limit (not 0), lots (positive) |
 //! | 15 place trigger | trigger, terms |
+//! | 16 schedule cancel | time: option |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -680,7 +681,10 @@ impl Action {
             | Self::TopUpIsolated { amount, .. }
             | Self::ReleaseIsolated { amount, .. }
             | Self::Withdraw { amount, .. } => Amount(*amount).check(),
-            Self::SetMarginMode { .. } | Self::Cancel { .. } | Self::CancelAll { .. } => Ok(()),
+            Self::SetMarginMode { .. }
+            | Self::Cancel { .. }
+            | Self::CancelAll { .. }
+            | Self::ScheduleCancel { .. } => Ok(()),
             Self::PlaceTrigger { trigger, terms } => {
                 check_trigger(trigger)?;
                 check_terms(terms)
@@ -778,6 +782,10 @@ impl Write for Action {
                 trigger.write(buf);
                 terms.write(buf);
             }
+            Self::ScheduleCancel { at } => {
+                buf.put_u8(16);
+                at.write(buf);
+            }
         }
     }
 }
@@ -805,6 +813,7 @@ impl EncodeSize for Action {
                 market.encode_size() + order.encode_size() + limit.encode_size() + lots.encode_size()
             }
             Self::PlaceTrigger { trigger, terms } => trigger.encode_size() + terms.encode_size(),
+            Self::ScheduleCancel { at } => at.encode_size(),
         }
     }
 }
@@ -847,6 +856,7 @@ impl Read for Action {
                 Self::Modify { market, order, limit, lots }
             }
             15 => Self::PlaceTrigger { trigger: Trigger::read(buf)?, terms: Terms::read(buf)? },
+            16 => Self::ScheduleCancel { at: Option::read(buf)? },
             other => return Err(Error::InvalidEnum(other)),
         })
     }

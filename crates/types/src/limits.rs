@@ -62,6 +62,11 @@ pub const MAX_TRIGGERS_PER_MARKET: usize = 1 << 16;
 pub const MAX_ACTIVATIONS_PER_BLOCK: usize = 1 << 12;
 /// Most orders whose good-til height passes while they wait for a trigger that one block ends.
 pub const MAX_EXPIRIES_PER_BLOCK: usize = 1 << 12;
+/// How far ahead of block time all orders of an account can be scheduled to be cancelled, at least: an owner that
+/// renews the schedule must have the time to do so.
+pub const MIN_SCHEDULE_MS: u64 = 5_000;
+/// Most accounts whose scheduled cancel one block carries out.
+pub const MAX_SCHEDULED_PER_BLOCK: usize = 256;
 /// Most zones on a chain.
 pub const MAX_ZONES: usize = 256;
 

@@ -147,6 +147,9 @@ pub enum Refusal {
     /// An order that waits for its trigger is no zone's to modify.
     #[error("an order that waits for its trigger is not modified: cancel it and place another")]
     TriggerWaits,
+    /// A cancel of all orders is scheduled too soon to be renewed.
+    #[error("the scheduled time must be at least 5 seconds ahead of block time")]
+    ScheduledTooSoon,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

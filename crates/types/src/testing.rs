@@ -193,6 +193,7 @@ pub fn rescue() -> impl Strategy<Value = Action> {
         terms().prop_map(Action::Close),
         (proptest::option::of(market_id()), any::<bool>())
             .prop_map(|(market, keep_reduce_only)| Action::CancelAll { market, keep_reduce_only }),
+        proptest::option::of(time()).prop_map(|at| Action::ScheduleCancel { at }),
     ]
     .boxed()
 }

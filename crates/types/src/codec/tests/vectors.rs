@@ -181,6 +181,8 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
         ),
         ("min", Action::PlaceTrigger { trigger: smallest_trigger(), terms: smallest_terms() }),
         ("max", Action::PlaceTrigger { trigger: largest_trigger(), terms: largest_terms() }),
+        ("min", Action::ScheduleCancel { at: None }),
+        ("max", Action::ScheduleCancel { at: Some(TimeMs(u64::MAX)) }),
     ]
 }
 
@@ -193,6 +195,7 @@ fn usual_actions() -> Vec<Action> {
         Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
         Action::Close(usual_terms(Kind::Limit, true)),
         Action::CancelAll { market: Some(MarketId(2)), keep_reduce_only: true },
+        Action::ScheduleCancel { at: Some(TimeMs(1_760_000_030_123)) },
         Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
         Action::SetMarginMode { market: MarketId(2), mode: MarginMode::Isolated },
         Action::Withdraw { amount: Atoms(16_384), recipient: Recipient(bytes(33)) },
