@@ -67,6 +67,8 @@ pub enum Receipt {
     },
     /// A cancel of all orders is scheduled, or no longer.
     Scheduled,
+    /// The leverage was set.
+    LeverageSet,
 }
 
 /// A settled trade.
@@ -106,6 +108,7 @@ enum Plan {
     Modify(Name, Terms),
     PlaceTrigger(Trigger, Terms),
     Schedule(Option<TimeMs>),
+    Leverage(MarketId, u32),
 }
 
 struct FillPlan {
@@ -113,6 +116,17 @@ struct FillPlan {
     taker: (Account, Flow),
     maker: (u32, Account, Flow),
     quote: (Nonce, Height),
+}
+
+/// Without nonces, which neither a trade nor a margin check reads and which may be many.
+fn copy(account: &Account) -> Account {
+    Account {
+        positions: account.positions.clone(),
+        isolated: account.isolated.clone(),
+        leverage: account.leverage.clone(),
+        nonces: Nonces::new(),
+        ..*account
+    }
 }
 
 fn amount(amount: Atoms) -> Result<i128, Refusal> {
@@ -238,6 +252,12 @@ impl Ledger {
             Plan::Schedule(at) => {
                 self.schedule(signer, at);
                 Receipt::Scheduled
+            }
+            Plan::Leverage(market, leverage) => {
+                let most = self.markets[usize::from(market.0)].params.max_leverage();
+                self.account_mut(signer).set_leverage(market, leverage, most);
+                self.reserve(signer);
+                Receipt::LeverageSet
             }
         };
         self.account_mut(signer).nonces.insert(nonce, expiry, height);
@@ -382,6 +402,10 @@ impl Ledger {
                 self.check_schedule(*at)?;
                 Ok(Plan::Schedule(*at))
             }
+            Action::SetLeverage { market, leverage } => {
+                self.check_leverage(account.0 as u32, signer, *market, *leverage)?;
+                Ok(Plan::Leverage(*market, *leverage))
+            }
         }
     }
 
@@ -434,6 +458,30 @@ impl Ledger {
         } else {
             Err(Refusal::InsufficientCollateral)
         }
+    }
+
+    /// Whether an account may choose this leverage: its margin covers what the market needs then.
+    fn check_leverage(
+        &self,
+        id: u32,
+        signer: &Account,
+        market: MarketId,
+        leverage: u32,
+    ) -> Result<(), Refusal> {
+        let most = self.market(market).ok_or(Refusal::UnknownMarket)?.params.max_leverage();
+        if !(1..=most).contains(&leverage) {
+            return Err(Refusal::LeverageRange);
+        }
+        let orders = self.exposure(id, market);
+        if leverage >= signer.leverage(market).unwrap_or(most)
+            || (signer.position(market).is_none() && orders.orders == 0)
+        {
+            return Ok(());
+        }
+        let mut next = copy(signer);
+        next.set_leverage(market, leverage, most);
+        next.reserved = self.reservation(id, &next);
+        if self.covers_orders(&next, market, orders.adds) { Ok(()) } else { Err(Refusal::InsufficientMargin) }
     }
 
     fn plan_fill(
@@ -577,13 +625,7 @@ impl Ledger {
             MarginMode::Cross => Compartment::Cross,
             MarginMode::Isolated => Compartment::Isolated(market),
         };
-        // Without nonces, which a trade does not read and which may be many.
-        let mut next = Account {
-            positions: account.positions.clone(),
-            isolated: account.isolated.clone(),
-            nonces: Nonces::new(),
-            ..*account
-        };
+        let mut next = copy(account);
         let quote = kernel::value(unit, i128::from(lots));
         let flow = trade::trade(&mut next, market, sheet.index, lots, quote, mode);
         next.reserved = self.reservation(id, &next);

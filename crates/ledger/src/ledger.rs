@@ -89,7 +89,7 @@ pub enum RestoreError {
     /// An order, entry or inbox without its market, account, zone or inbox, or out of its range.
     #[error("{0:?} is malformed")]
     Order(RecordKey),
-    /// Positions, modes or nonces out of order or range.
+    /// Positions, modes, leverages or nonces out of order or range.
     #[error("account {0} is malformed")]
     Account(AccountId),
     /// An invariant over all records does not hold.
@@ -465,7 +465,16 @@ impl Ledger {
                     && position.lots.0 != 0
                     && (position.mode == MarginMode::Isolated || position.isolated == Atoms::ZERO)
             });
-            if !ascending || !sound || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT {
+            let leverage = account.leverage.windows(2).all(|pair| pair[0].0 < pair[1].0)
+                && account.leverage.iter().all(|(market, leverage)| {
+                    let market = markets.get(usize::from(market.0));
+                    market.is_some_and(|own| (1..own.params.max_leverage()).contains(leverage))
+                });
+            if !ascending
+                || !sound
+                || !leverage
+                || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT
+            {
                 return Err(RestoreError::Account(AccountId(at as u64)));
             }
         }

@@ -54,6 +54,13 @@
 //! a zone, and does with what comes back: see the `orders` module. Orders that wait for the mark to cross a price: see
 //! the `triggers` module. Dead man's switches: see the `schedule` module.
 //!
+//! # Leverage
+//!
+//! An account can choose a leverage below a market's maximum. Its initial margin there is the larger of the market's
+//! schedule and that rate (rounded up), in everything that asks whether it may add risk or take value out: margin
+//! checks, reservations, what an isolated position takes from cross. Maintenance margin and liquidation know only
+//! the market's schedule, so an owner's caution never makes liquidation come earlier or take more.
+//!
 //! # Invariants, checked in production after every block
 //!
 //! 1. Conservation: collateral - costs + funding pools + insurance - uncovered deficits = supply, where

@@ -560,6 +560,7 @@ impl Ledger {
                 i128::from(own.buys),
                 i128::from(own.sells),
                 &sheet.tiers,
+                account.own_rate(*market),
             );
             reserved += growth.ceil_div(million()) + own.friction;
         }

@@ -377,6 +377,11 @@ impl MarketParams {
         i128::from(price.0) * i128::from(self.atoms_per_tick_lot)
     }
 
+    /// The highest leverage that an account can choose: what the first tier allows. Rounded down.
+    pub fn max_leverage(&self) -> u32 {
+        self.tiers.first().map_or(1, |tier| (limits::MAX_PPM / tier.initial_ppm.0.max(1)).max(1))
+    }
+
     /// The margin schedule with its deductions.
     pub fn schedule(&self) -> Vec<kernel::Tier<i128>> {
         kernel::schedule(self.tiers.iter().map(|tier| {

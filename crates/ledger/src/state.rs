@@ -8,7 +8,7 @@ use seawall_types::{
     OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs, Trigger,
 };
 
-use crate::{nonces::Nonces, params::MarketParams};
+use crate::{kernel, nonces::Nonces, params::MarketParams};
 
 /// What an account is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,8 @@ pub struct Account {
     pub nonces: Nonces,
     /// When cross was first found in breach, if it waits for liquidation.
     pub breached: Option<Height>,
+    /// Leverage that the account chose below the market's maximum, by ascending market.
+    pub leverage: Vec<(MarketId, u32)>,
     /// Block time at which all its orders are cancelled.
     pub cancel_at: Option<TimeMs>,
 }
@@ -280,6 +282,7 @@ impl Account {
             isolated: Vec::new(),
             nonces: Nonces::new(),
             breached: None,
+            leverage: Vec::new(),
             cancel_at: None,
         }
     }
@@ -303,6 +306,34 @@ impl Account {
     /// How a position opened now in a market would be margined.
     pub fn mode(&self, market: MarketId) -> MarginMode {
         if self.isolated.binary_search(&market).is_ok() { MarginMode::Isolated } else { MarginMode::Cross }
+    }
+
+    /// The leverage that the account chose in a market; `None` where the market's maximum holds.
+    pub fn leverage(&self, market: MarketId) -> Option<u32> {
+        let at = self.leverage.binary_search_by_key(&market, |(market, _)| *market).ok()?;
+        Some(self.leverage[at].1)
+    }
+
+    /// The rate of initial margin that the account's own leverage asks for in a market, in ppm: zero if it chose none.
+    #[inline]
+    pub(crate) fn own_rate(&self, market: MarketId) -> i128 {
+        if self.leverage.is_empty() {
+            return 0;
+        }
+        self.leverage(market).map_or(0, |leverage| kernel::leverage_rate(i128::from(leverage)))
+    }
+
+    /// The market's maximum is what holds without a choice, and so is not kept.
+    pub(crate) fn set_leverage(&mut self, market: MarketId, leverage: u32, most: u32) {
+        let at = self.leverage.binary_search_by_key(&market, |(market, _)| *market);
+        match at {
+            Ok(at) if leverage >= most => {
+                self.leverage.remove(at);
+            }
+            Ok(at) => self.leverage[at].1 = leverage,
+            Err(at) if leverage < most => self.leverage.insert(at, (market, leverage)),
+            Err(_) => {}
+        }
     }
 
     /// Collateral of a compartment. Zero for an isolated one that does not exist.

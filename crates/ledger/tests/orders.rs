@@ -1,6 +1,6 @@
 //! Orders over any history: a zone that matches at random but soundly, late, in parts, or never; held against a
-//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone. Triggers and scheduled cancels
-//! take part, held against a scan of all orders.
+//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone. Triggers, scheduled cancels
+//! and leverages take part, triggers and cancels held against a scan of all orders.
 
 mod common;
 
@@ -251,6 +251,7 @@ struct Seen {
     cut: u64,
     waiting: u64,
     scheduled: u64,
+    leverages: u64,
     trigger_ends: BTreeMap<TriggerEnd, u64>,
     refusals: BTreeMap<Refusal, u64>,
 }
@@ -295,7 +296,7 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
         let cloid = order.terms.cloid.filter(|_| story.rng.chance(50)).map(Name::Cloid);
         (order.terms, cloid.unwrap_or(Name::Id(*id)))
     });
-    let action = match (story.rng.below(18), named) {
+    let action = match (story.rng.below(19), named) {
         (12..15, _) => {
             let reduce_only = story.rng.chance(60);
             let mut terms = terms(story, ledger, who, reduce_only);
@@ -314,6 +315,10 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
                 .rng
                 .chance(90)
                 .then(|| TimeMs(ledger.globals().time.0 + 5_500 + story.rng.below(8_000))),
+        },
+        (16, _) => Action::SetLeverage {
+            market: MarketId(story.rng.below(3) as u16),
+            leverage: [1, 21, 5, 10, 19, 20][story.rng.below(6) as usize],
         },
         (0, Some((terms, order))) => Action::Cancel { market: terms.market, order },
         (1, _) => Action::CancelAll {
@@ -406,6 +411,7 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
                     assert!(ledger.order(order).unwrap().waiting.is_some());
                     seen.triggers += 1;
                 }
+                Ok(Receipt::LeverageSet) => seen.leverages += 1,
                 Err(refusal) => {
                     seen.refused += 1;
                     *seen.refusals.entry(refusal).or_default() += 1;
@@ -641,7 +647,7 @@ fn the_histories_reach_every_fate_of_an_order() {
         seen.voided > 20 && seen.left > 20 && seen.partial > 20 && seen.liquidated > 5 && seen.modified > 100
     );
     assert!(seen.triggers > 500 && seen.crossed > 100 && seen.activated > 100 && seen.cut > 5);
-    assert!(seen.waiting > 20 && seen.scheduled > 20);
+    assert!(seen.waiting > 20 && seen.scheduled > 20 && seen.leverages > 100);
     for end in [
         TriggerEnd::Cancelled,
         TriggerEnd::Scheduled,
@@ -667,6 +673,7 @@ fn the_histories_reach_every_fate_of_an_order() {
         Refusal::TriggerCrossed,
         Refusal::TriggerWaits,
         Refusal::ScheduledTooSoon,
+        Refusal::LeverageRange,
     ] {
         assert!(seen.refusals.contains_key(&refusal), "{refusal:?}");
     }

@@ -128,6 +128,14 @@ pub enum Action {
         /// When; `None` takes the switch off.
         at: Option<TimeMs>,
     },
+    /// Chooses how much initial margin the account's positions and orders in a market need: at least one part in
+    /// so many of their notional.
+    SetLeverage {
+        /// Market concerned.
+        market: MarketId,
+        /// One to the market's maximum, which is also what holds if nothing is chosen.
+        leverage: u32,
+    },
 }
 
 /// A firm offer to trade with one named account, usable once.
@@ -225,7 +233,8 @@ impl Action {
             | Self::PlaceMany(_)
             | Self::Cancel { .. }
             | Self::Modify { .. }
-            | Self::PlaceTrigger { .. } => Lane::Trade,
+            | Self::PlaceTrigger { .. }
+            | Self::SetLeverage { .. } => Lane::Trade,
         }
     }
 
@@ -256,6 +265,7 @@ impl Action {
             Self::Modify { .. } => "modify",
             Self::PlaceTrigger { .. } => "place_trigger",
             Self::ScheduleCancel { .. } => "schedule_cancel",
+            Self::SetLeverage { .. } => "set_leverage",
         }
     }
 }

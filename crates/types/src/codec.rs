@@ -59,6 +59,7 @@
 //! | 14 modify | market, name, limit (not 0), lots (positive) |
 //! | 15 place trigger | trigger, terms |
 //! | 16 schedule cancel | time: option |
+//! | 17 set leverage | market, leverage: varint <= `MAX_PPM` |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -662,6 +663,11 @@ fn check_trigger(trigger: &Trigger) -> Result<(), Error> {
     if trigger.is_valid() { Ok(()) } else { Err(Error::Invalid("Trigger", "out of its range")) }
 }
 
+/// No market allows a leverage above one to a ppm.
+fn check_leverage(leverage: u32) -> Result<(), Error> {
+    if leverage <= limits::MAX_PPM { Ok(()) } else { Err(Error::Invalid("Action::leverage", BEYOND)) }
+}
+
 fn check_modify(limit: PriceTicks, lots: Lots) -> Result<(), Error> {
     check_price(limit, "Action::limit")?;
     if (1..=limits::MAX_LOTS).contains(&lots.0) {
@@ -689,6 +695,7 @@ impl Action {
                 check_trigger(trigger)?;
                 check_terms(terms)
             }
+            Self::SetLeverage { leverage, .. } => check_leverage(*leverage),
             Self::Place(terms) | Self::Close(terms) => check_terms(terms),
             Self::PlaceMany(orders) => {
                 check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
@@ -786,6 +793,11 @@ impl Write for Action {
                 buf.put_u8(16);
                 at.write(buf);
             }
+            Self::SetLeverage { market, leverage } => {
+                buf.put_u8(17);
+                market.write(buf);
+                UInt(*leverage).write(buf);
+            }
         }
     }
 }
@@ -814,6 +826,7 @@ impl EncodeSize for Action {
             }
             Self::PlaceTrigger { trigger, terms } => trigger.encode_size() + terms.encode_size(),
             Self::ScheduleCancel { at } => at.encode_size(),
+            Self::SetLeverage { market, leverage } => market.encode_size() + UInt(*leverage).encode_size(),
         }
     }
 }
@@ -857,6 +870,11 @@ impl Read for Action {
             }
             15 => Self::PlaceTrigger { trigger: Trigger::read(buf)?, terms: Terms::read(buf)? },
             16 => Self::ScheduleCancel { at: Option::read(buf)? },
+            17 => {
+                let (market, leverage) = (MarketId::read(buf)?, UInt::<u32>::read(buf)?.0);
+                check_leverage(leverage)?;
+                Self::SetLeverage { market, leverage }
+            }
             other => return Err(Error::InvalidEnum(other)),
         })
     }

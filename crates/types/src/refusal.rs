@@ -150,6 +150,9 @@ pub enum Refusal {
     /// A cancel of all orders is scheduled too soon to be renewed.
     #[error("the scheduled time must be at least 5 seconds ahead of block time")]
     ScheduledTooSoon,
+    /// Zero, or more than the market's maximum.
+    #[error("leverage must be between 1 and the market's maximum")]
+    LeverageRange,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

@@ -216,6 +216,8 @@ pub fn trade() -> impl Strategy<Value = Action> {
             Action::Modify { market, order, limit, lots }
         }),
         (trigger(), terms()).prop_map(|(trigger, terms)| Action::PlaceTrigger { trigger, terms }),
+        (market_id(), integer(0, limits::MAX_PPM.into()))
+            .prop_map(|(market, leverage)| Action::SetLeverage { market, leverage: leverage as u32 }),
     ]
     .boxed()
 }

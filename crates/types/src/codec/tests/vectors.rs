@@ -183,6 +183,8 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
         ("max", Action::PlaceTrigger { trigger: largest_trigger(), terms: largest_terms() }),
         ("min", Action::ScheduleCancel { at: None }),
         ("max", Action::ScheduleCancel { at: Some(TimeMs(u64::MAX)) }),
+        ("min", Action::SetLeverage { market: MarketId(0), leverage: 0 }),
+        ("max", Action::SetLeverage { market: MarketId(u16::MAX), leverage: limits::MAX_PPM }),
     ]
 }
 
@@ -213,6 +215,7 @@ fn usual_actions() -> Vec<Action> {
             trigger: Trigger { price: PriceTicks(6_500_000), crossing: Crossing::Below },
             terms: usual_terms(Kind::Ioc, true),
         },
+        Action::SetLeverage { market: MarketId(2), leverage: 20 },
     ]
 }
 
