@@ -341,6 +341,22 @@ fn where_available_is_below_zero_what_waits_to_add_risk_ends_at_once_and_closes_
     assert_eq!(chain.ledger.next_part(0), None, "no auction has to hear of it");
 }
 
+/// Liquidation and deleveraging change accounts after their risk was looked at.
+#[test]
+fn a_turn_adds_no_risk_to_an_account_below_its_initial_margin() {
+    for (collateral, fits) in [(1_200_000, false), (2_000_000, true)] {
+        let mut chain = Chain::new(collateral);
+        chain.trade(ALICE, BOB, true, 200);
+        let adds = arm(&mut chain, ALICE, below(47_500), order(BTC, Side::Buy, PRICE, 100));
+        chain.next(47_500);
+        let report = chain.ledger.activate_triggers();
+        assert_eq!((report.crossed, report.activated, report.ended), (1, fits as u64, !fits as u64));
+        chain.end();
+        let told = chain.delta.unwrap().events;
+        assert_eq!(told.contains(&ended(adds, ALICE, TriggerEnd::MarginLost)), !fits);
+    }
+}
+
 #[test]
 fn each_way_to_end_a_trigger_is_named() {
     let good_til = Some(Height(2));
@@ -518,6 +534,45 @@ fn a_market_holds_so_many_triggers_and_one_mark_can_cross_them_all() {
     let report = chain.ledger.activate_triggers();
     assert_eq!((report.crossed, report.activated), (0, turns));
     arm(&mut chain, last, above(51_000), terms);
+    chain.end();
+}
+
+#[test]
+fn what_finds_no_room_in_the_inbox_keeps_its_turn() {
+    const MARKETS: u16 = 9;
+    let mut one = common::market("X", 1);
+    one.orders.max_activations = limits::MAX_ACTIVATIONS_PER_BLOCK as u16;
+    let named = |at| MarketParams { symbol: format!("X{at}").parse().unwrap(), ..one.clone() };
+    let params = ChainParams { markets: (0..MARKETS).map(named).collect(), ..common::params() };
+    let mut chain = Chain::new(0);
+    chain.ledger = Ledger::genesis(&params, TimeMs(1), users(1_200, 1_000_000_000)).unwrap();
+    let begin = |chain: &mut Chain, price: u64| {
+        let height = chain.ledger.globals().height.next();
+        chain.ledger.begin_block(height, TimeMs(1 + height.0 * 100));
+        chain.ledger.set_marks(&(0..MARKETS).map(|at| (MarketId(at), fresh(price))).collect::<Vec<_>>());
+    };
+    begin(&mut chain, 500);
+    // An account each for the orders of a market, so that none has many.
+    for (id, at) in (1..).zip((0..MARKETS).flat_map(|at| [at; 64])) {
+        for _ in 0..64 {
+            arm(&mut chain, AccountId(id), above(510), order(MarketId(at), Side::Buy, 500, 1));
+        }
+    }
+    chain.end();
+    begin(&mut chain, 510);
+    let asked = limits::MAX_ENTRIES_PER_INBOX / 2;
+    for (id, at) in (600..).zip((0..8).flat_map(|at| [at; 64])) {
+        let many = vec![order(MarketId(at), Side::Buy, 500, 1); 64];
+        chain.apply(AccountId(id), Action::PlaceMany(many)).unwrap();
+    }
+    let one_more = Action::Place(order(MarketId(8), Side::Buy, 500, 1));
+    assert_eq!(chain.apply(AccountId(1_199), one_more), Err(Refusal::InboxFull));
+    let report = chain.ledger.activate_triggers();
+    assert_eq!((report.activated, report.ended, report.waiting), (asked as u64, 0, 4_096));
+    chain.end();
+    begin(&mut chain, 500);
+    let report = chain.ledger.activate_triggers();
+    assert_eq!((report.crossed, report.activated, report.waiting), (0, 4_096, 0));
     chain.end();
 }
 
