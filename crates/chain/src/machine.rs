@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Order inside a block: observations -> time and prices -> funding -> salt of the parent's auctions -> void
-//! inboxes -> zone outcomes -> rescues -> liquidation sweep -> trades.
+//! inboxes -> zone outcomes -> scheduled cancels -> rescues -> liquidation sweep -> triggers -> trades.
 
 use crate::{
     block::Block,
@@ -349,8 +349,10 @@ impl World {
         let ledger = &mut self.ledger;
         let outcome = (|| {
             run.settle(ledger, outcomes, purpose)?;
+            ledger.run_scheduled_cancels();
             run.apply(ledger, rescues, purpose)?;
             let sweep = ledger.sweep(&mut NoVenue);
+            ledger.activate_triggers();
             run.apply(ledger, trades, purpose)?;
             Ok(sweep)
         })();

@@ -11,7 +11,7 @@ use commonware_codec::{
 };
 use seawall_ledger::{
     Account, AccountKind, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position, QuarantineReason,
-    Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState,
+    Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     params::{
         BackstopParams, FundingParams, LiquidationParams, MarketParams, OrderParams, Symbol, TierParams,
     },
@@ -19,7 +19,7 @@ use seawall_ledger::{
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
 use seawall_types::{
     AccountId, Atoms, ChainId, Digest, Entry, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId,
-    Nonce, OrderId, Ppm, PriceReport, PriceState, PriceTicks, Recipient, Reference, Terms, TimeMs,
+    Nonce, OrderId, Ppm, PriceReport, PriceState, PriceTicks, Recipient, Reference, Terms, TimeMs, Trigger,
     limits::{MAX_MARKETS, MAX_NONCE_RUNS, MAX_POSITIONS_PER_ACCOUNT, MAX_TIERS},
 };
 use std::collections::BTreeMap;
@@ -365,6 +365,7 @@ fn put_params(params: &MarketParams, out: &mut Vec<u8>) {
     UInt(params.orders.late_after).write(out);
     UInt(params.orders.shed_after).write(out);
     UInt(params.orders.max_records).write(out);
+    UInt(params.orders.max_activations).write(out);
 }
 
 fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
@@ -422,6 +423,7 @@ fn get_params(buf: &mut impl Buf) -> Result<MarketParams, CodecError> {
             late_after: get_u32(buf)?,
             shed_after: get_u32(buf)?,
             max_records: get_u32(buf)?,
+            max_activations: get_u16(buf)?,
         },
     })
 }
@@ -504,6 +506,12 @@ fn put_account(account: &Account, out: &mut Vec<u8>) {
         put_u64(last.get(), out);
     }
     put_option(account.breached.map(Height::get), out);
+    put_len(account.leverage.len(), out);
+    for (market, leverage) in &account.leverage {
+        UInt(market.get()).write(out);
+        UInt(*leverage).write(out);
+    }
+    put_option(account.cancel_at.map(TimeMs::get), out);
 }
 
 fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
@@ -541,7 +549,22 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
         .collect::<Result<_, CodecError>>()?;
     let nonces = Nonces::from_runs(runs).ok_or(CodecError::Invalid("Account", "nonces out of order"))?;
     let breached = get_option(buf)?.map(Height);
-    Ok(Account { owner, kind, collateral, reserved, positions, isolated, nonces, breached })
+    let leverage = (0..get_len(buf, MAX_MARKETS, "too many leverages")?)
+        .map(|_| Ok((MarketId(get_u16(buf)?), get_u32(buf)?)))
+        .collect::<Result<_, CodecError>>()?;
+    let cancel_at = get_option(buf)?.map(TimeMs);
+    Ok(Account {
+        owner,
+        kind,
+        collateral,
+        reserved,
+        positions,
+        isolated,
+        nonces,
+        breached,
+        leverage,
+        cancel_at,
+    })
 }
 
 fn put_inbox(inbox: &ZoneInbox, out: &mut Vec<u8>) {
@@ -579,6 +602,11 @@ fn put_order(order: &OpenOrder, out: &mut Vec<u8>) {
     put_option(order.slid.map(PriceTicks::get), out);
     order.ended.write(out);
     put_option(order.leaving.map(Height::get), out);
+    order.waiting.is_some().write(out);
+    if let Some(waiting) = &order.waiting {
+        waiting.trigger.write(out);
+        put_option(waiting.crossed.map(Height::get), out);
+    }
 }
 
 fn get_order(buf: &mut impl Buf) -> Result<OpenOrder, CodecError> {
@@ -589,6 +617,11 @@ fn get_order(buf: &mut impl Buf) -> Result<OpenOrder, CodecError> {
         slid: get_option(buf)?.map(PriceTicks),
         ended: bool::read(buf)?,
         leaving: get_option(buf)?.map(Height),
+        waiting: if bool::read(buf)? {
+            Some(Waiting { trigger: Trigger::read(buf)?, crossed: get_option(buf)?.map(Height) })
+        } else {
+            None
+        },
     })
 }
 

@@ -29,7 +29,7 @@ use seawall_chain::{
 };
 use seawall_ledger::{
     Account, AccountKind, Event, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
-    QuarantineReason, Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState,
+    QuarantineReason, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
@@ -846,8 +846,12 @@ prop_compose! {
         isolated in vec(any_::market_id(), 0..20),
         nonces in nonces_(),
         breached in option::of(any_::height()),
+        leverage in vec((any_::market_id(), any::<u32>()), 0..5),
+        cancel_at in option::of(any_::time()),
     ) -> Account {
-        Account { owner, kind, collateral, reserved, positions, isolated, nonces, breached }
+        Account {
+            owner, kind, collateral, reserved, positions, isolated, nonces, breached, leverage, cancel_at,
+        }
     }
 }
 
@@ -908,9 +912,14 @@ prop_compose! {
         slid in option::of(any_::price()),
         ended in any::<bool>(),
         leaving in option::of(any_::height()),
+        waiting in option::of((any_::price(), any::<bool>(), option::of(any_::height()))),
     ) -> OpenOrder {
+        let waiting = waiting.map(|(price, above, crossed)| Waiting {
+            trigger: Trigger { price, crossing: if above { Crossing::Above } else { Crossing::Below } },
+            crossed,
+        });
         let spent = Lots(spent.index(terms.lots.get() as usize + 1) as i64);
-        OpenOrder { account, terms, spent, slid, ended, leaving }
+        OpenOrder { account, terms, spent, slid, ended, leaving, waiting }
     }
 }
 

@@ -1056,7 +1056,7 @@ fn trial_text(trial: ZoneTrial) -> String {
 fn depth(follower: &Follower) -> Vec<(f64, f64)> {
     let ledger = &follower.world().ledger;
     let mut depth: Vec<(i128, i128)> = ledger.markets().map(|_| (0, 0)).collect();
-    for (_, order) in ledger.open_orders() {
+    for (_, order) in ledger.open_orders().filter(|(_, order)| order.waiting.is_none()) {
         let Some(market) = ledger.market(order.terms.market) else { continue };
         let Some((mark, _)) = market.mark.map(|mark| mark.last_known()) else { continue };
         let limit = order.terms.limit;

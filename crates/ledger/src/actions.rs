@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use seawall_types::{
     AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks, Quote,
-    Refusal, Side, Terms, limits,
+    Refusal, Side, Terms, TimeMs, Trigger, limits,
 };
 
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
     kernel,
     ledger::Ledger,
     nonces::Nonces,
-    orders::{Statuses, require_closing_lots},
+    orders::{Placing, Statuses, require_closing_lots},
     state::{Account, AccountKind, Compartment, Exit},
     trade::{self, Flow},
+    triggers::TriggerEnd,
 };
 
 /// What an action did.
@@ -48,7 +49,8 @@ pub enum Receipt {
     },
     /// Orders were placed or refused, each by itself.
     PlacedMany(Statuses),
-    /// Orders are cancelled; auctions on their way can still fill them.
+    /// Orders are cancelled; auctions on their way can still fill them, but not those that waited for a trigger,
+    /// which are gone.
     Cancelling {
         /// How many.
         orders: u32,
@@ -58,6 +60,15 @@ pub enum Receipt {
         /// The id of what may replace the order.
         order: OrderId,
     },
+    /// An order waits for its trigger.
+    Waiting {
+        /// Its id until it enters its zone.
+        order: OrderId,
+    },
+    /// A cancel of all orders is scheduled, or no longer.
+    Scheduled,
+    /// The leverage was set.
+    LeverageSet,
 }
 
 /// A settled trade.
@@ -95,6 +106,9 @@ enum Plan {
     Cancel(MarketId, Name, Vec<OrderId>),
     CancelAll(Option<MarketId>, bool, BTreeMap<u8, Vec<OrderId>>),
     Modify(Name, Terms),
+    PlaceTrigger(Trigger, Terms),
+    Schedule(Option<TimeMs>),
+    Leverage(MarketId, u32),
 }
 
 struct FillPlan {
@@ -102,6 +116,17 @@ struct FillPlan {
     taker: (Account, Flow),
     maker: (u32, Account, Flow),
     quote: (Nonce, Height),
+}
+
+/// Without nonces, which neither a trade nor a margin check reads and which may be many.
+fn copy(account: &Account) -> Account {
+    Account {
+        positions: account.positions.clone(),
+        isolated: account.isolated.clone(),
+        leverage: account.leverage.clone(),
+        nonces: Nonces::new(),
+        ..*account
+    }
 }
 
 fn amount(amount: Atoms) -> Result<i128, Refusal> {
@@ -202,8 +227,8 @@ impl Ledger {
             }
             Plan::Fill(plan) => {
                 let FillPlan { filled, taker, maker, quote } = *plan;
-                self.commit(signer, taker.0);
-                self.commit(maker.0, maker.1);
+                self.commit(signer, filled.market, taker.0);
+                self.commit(maker.0, filled.market, maker.1);
                 self.account_mut(maker.0).nonces.insert(quote.0, quote.1, height);
                 self.book(filled.market, taker.1);
                 self.book(filled.market, maker.2);
@@ -217,9 +242,23 @@ impl Ledger {
                 Receipt::Cancelling { orders: orders.len() as u32 }
             }
             Plan::CancelAll(market, keep_reduce_only, zones) => {
-                Receipt::Cancelling { orders: self.cancel_all(account, market, keep_reduce_only, zones) }
+                let why = TriggerEnd::Cancelled;
+                Receipt::Cancelling { orders: self.cancel_all(account, market, keep_reduce_only, zones, why) }
             }
             Plan::Modify(name, terms) => Receipt::Modifying { order: self.modify(account, name, terms) },
+            Plan::PlaceTrigger(trigger, terms) => {
+                Receipt::Waiting { order: self.place_trigger(account, trigger, terms) }
+            }
+            Plan::Schedule(at) => {
+                self.schedule(signer, at);
+                Receipt::Scheduled
+            }
+            Plan::Leverage(market, leverage) => {
+                let most = self.markets[usize::from(market.0)].params.max_leverage();
+                self.account_mut(signer).set_leverage(market, leverage, most);
+                self.reserve(signer);
+                Receipt::LeverageSet
+            }
         };
         self.account_mut(signer).nonces.insert(nonce, expiry, height);
         Ok(receipt)
@@ -237,11 +276,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what [`plan_side`](Self::plan_side) planned.
-    pub(crate) fn commit(&mut self, id: u32, planned: Account) {
+    /// Writes what [`plan_side`](Self::plan_side) planned in a market.
+    pub(crate) fn commit(&mut self, id: u32, market: MarketId, planned: Account) {
         let account = self.account_mut(id);
         let nonces = core::mem::take(&mut account.nonces);
         *account = Account { nonces, ..planned };
+        self.drop_orphans(id, market);
     }
 
     /// Books a trade's flow and its dust.
@@ -326,14 +366,14 @@ impl Ledger {
             }
             Action::Fill { quote, lots, .. } => self.plan_fill(account, signer, quote, *lots),
             Action::Place(terms) => {
-                self.check_order(account, terms, false)?;
+                self.check_order(account, terms, Placing::Now)?;
                 Ok(Plan::Place(*terms))
             }
             Action::Close(terms) => {
                 if !terms.reduce_only {
                     return Err(Refusal::NotReduceOnly);
                 }
-                self.check_order(account, terms, false)?;
+                self.check_order(account, terms, Placing::Now)?;
                 Ok(Plan::Place(*terms))
             }
             Action::PlaceMany(orders) => {
@@ -353,6 +393,18 @@ impl Ledger {
             Action::Modify { market, order, limit, lots } => {
                 let terms = self.plan_modify(account, *market, *order, *limit, *lots)?;
                 Ok(Plan::Modify(*order, terms))
+            }
+            Action::PlaceTrigger { trigger, terms } => {
+                self.check_trigger(account, trigger, terms)?;
+                Ok(Plan::PlaceTrigger(*trigger, *terms))
+            }
+            Action::ScheduleCancel { at } => {
+                self.check_schedule(*at)?;
+                Ok(Plan::Schedule(*at))
+            }
+            Action::SetLeverage { market, leverage } => {
+                self.check_leverage(account.0 as u32, signer, *market, *leverage)?;
+                Ok(Plan::Leverage(*market, *leverage))
             }
         }
     }
@@ -406,6 +458,30 @@ impl Ledger {
         } else {
             Err(Refusal::InsufficientCollateral)
         }
+    }
+
+    /// Whether an account may choose this leverage: its margin covers what the market needs then.
+    fn check_leverage(
+        &self,
+        id: u32,
+        signer: &Account,
+        market: MarketId,
+        leverage: u32,
+    ) -> Result<(), Refusal> {
+        let most = self.market(market).ok_or(Refusal::UnknownMarket)?.params.max_leverage();
+        if !(1..=most).contains(&leverage) {
+            return Err(Refusal::LeverageRange);
+        }
+        let orders = self.exposure(id, market);
+        if leverage >= signer.leverage(market).unwrap_or(most)
+            || (signer.position(market).is_none() && orders.orders == 0)
+        {
+            return Ok(());
+        }
+        let mut next = copy(signer);
+        next.set_leverage(market, leverage, most);
+        next.reserved = self.reservation(id, &next);
+        if self.covers_orders(&next, market, orders.adds) { Ok(()) } else { Err(Refusal::InsufficientMargin) }
     }
 
     fn plan_fill(
@@ -549,13 +625,7 @@ impl Ledger {
             MarginMode::Cross => Compartment::Cross,
             MarginMode::Isolated => Compartment::Isolated(market),
         };
-        // Without nonces, which a trade does not read and which may be many.
-        let mut next = Account {
-            positions: account.positions.clone(),
-            isolated: account.isolated.clone(),
-            nonces: Nonces::new(),
-            ..*account
-        };
+        let mut next = copy(account);
         let quote = kernel::value(unit, i128::from(lots));
         let flow = trade::trade(&mut next, market, sheet.index, lots, quote, mode);
         next.reserved = self.reservation(id, &next);

@@ -44,7 +44,7 @@ pub struct MarginCheck {
     pub equity: Atoms,
     /// What it needs to stay open. Rounded up.
     pub maintenance: Atoms,
-    /// What it needs to add risk. Rounded up.
+    /// What liquidation restores: as what it needs to add risk, but for leverage of the account's own. Rounded up.
     pub initial: Atoms,
     /// Whether equity is below maintenance.
     pub in_breach: bool,
@@ -169,12 +169,18 @@ impl Sheet {
     /// Margin of a position, in ppm-atoms.
     #[inline]
     pub fn margin(&self, lots: i64, valuation: Valuation) -> kernel::Margin<i128> {
-        let unit = i128::from(self.unit_for(lots, valuation));
-        kernel::margin(unit * i128::from(lots.unsigned_abs()), &self.tiers)
+        kernel::margin(self.notional(lots, valuation), &self.tiers)
+    }
+
+    /// Value of a position without its direction, in atoms.
+    #[inline]
+    pub fn notional(&self, lots: i64, valuation: Valuation) -> i128 {
+        i128::from(self.unit_for(lots, valuation)) * i128::from(lots.unsigned_abs())
     }
 }
 
-/// Sums over a compartment.
+/// Sums over a compartment. What the account's own leverage asks for is part of the initial margin, but not where
+/// the question is whether to liquidate: liquidation takes no more for an owner's caution.
 #[inline]
 pub(crate) fn sums(
     account: &Account,
@@ -197,7 +203,9 @@ pub(crate) fn sums(
         let lots = position.lots.0;
         sums.equity += sheet.profit(lots, position.cost, position.funding_entry, valuation);
         let margin = sheet.margin(lots, valuation);
-        sums.initial += margin.initial;
+        let own = if valuation == Valuation::Favourable { 0 } else { account.own_rate(position.market) };
+        sums.initial +=
+            if own == 0 { margin.initial } else { margin.initial.max(sheet.notional(lots, valuation) * own) };
         sums.maintenance += margin.maintenance;
         sums.blind |= !sheet.fresh;
         sums.fresh |= sheet.fresh;

@@ -196,11 +196,25 @@ pub fn friction<I: Int>(unit: I, worst: I, buys: bool, lots: I, rate_ppm: I) -> 
     adverse.max(I::zero()) * lots + fee(worst * lots, rate_ppm)
 }
 
+/// The rate of initial margin that a leverage stands for, in ppm. `leverage` is positive. Rounded up.
+#[inline]
+pub fn leverage_rate<I: Int>(leverage: I) -> I {
+    million::<I>().ceil_div(leverage)
+}
+
+/// Initial margin of a position whose owner wants no more leverage than `own_ppm` leaves, in ppm-atoms: exact. The
+/// larger of two convex schedules is convex, and grows with every lot by at least the lowest rate of either, so
+/// whatever holds for closing under the market's schedule holds under this one.
+#[inline]
+pub fn own_margin<I: Int>(notional: I, tiers: &[Tier<I>], own_ppm: I) -> I {
+    margin(notional, tiers).initial.max(notional * own_ppm)
+}
+
 /// By how much the initial margin of a leg of `lots` (signed) can grow when any of `buys` and any of `sells` (not
 /// negative) fill, in ppm-atoms: exact, never negative. The position ends between `lots - sells` and
 /// `lots + buys`, and the requirement is convex in it, so it is largest at an end.
-pub fn worst_growth<I: Int>(unit: I, lots: I, buys: I, sells: I, tiers: &[Tier<I>]) -> I {
-    let needs = |lots: I| margin(unit * lots.magnitude(), tiers).initial;
+pub fn worst_growth<I: Int>(unit: I, lots: I, buys: I, sells: I, tiers: &[Tier<I>], own_ppm: I) -> I {
+    let needs = |lots: I| own_margin(unit * lots.magnitude(), tiers, own_ppm);
     (needs(lots + buys).max(needs(lots - sells)) - needs(lots)).max(I::zero())
 }
 

@@ -40,7 +40,7 @@ use core::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use seawall_types::{
-    AccountId, Atoms, Height, Kind, Lots, MarginMode, MarketId, PriceTicks, Side, Terms, limits,
+    AccountId, Atoms, Height, Kind, Lots, MarginMode, MarketId, OrderId, PriceTicks, Side, Terms, limits,
 };
 
 use crate::{
@@ -50,6 +50,7 @@ use crate::{
     ledger::{Ledger, SweepMode, compartments},
     state::{AccountKind, Compartment, QuarantineReason},
     trade,
+    triggers::TriggerEnd,
 };
 
 /// Where a liquidation can sell before the backstop takes over: the auction, one day.
@@ -93,7 +94,7 @@ pub struct VenueFill {
     pub price: PriceTicks,
 }
 
-/// What a sweep did to the state.
+/// What a block did to the state by itself: liquidation, and orders that nobody asked for in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A leg was closed, wholly or in part.
@@ -160,6 +161,37 @@ pub enum Event {
     BudgetHit {
         /// How many.
         waiting: u32,
+    },
+    /// An order whose trigger was crossed entered its zone.
+    Activated {
+        /// The id that it had while it waited.
+        trigger: OrderId,
+        /// Its id from now on.
+        order: OrderId,
+        /// Whose.
+        account: AccountId,
+        /// Market.
+        market: MarketId,
+        /// Lots that it entered with: of a closing order, those that were there to be closed.
+        lots: Lots,
+    },
+    /// An order ended while it waited for its trigger, or for its turn.
+    TriggerEnded {
+        /// Its id.
+        trigger: OrderId,
+        /// Whose.
+        account: AccountId,
+        /// Market.
+        market: MarketId,
+        /// Why.
+        reason: TriggerEnd,
+    },
+    /// The scheduled cancel of an account came due.
+    ScheduledCancel {
+        /// Whose.
+        account: AccountId,
+        /// How many orders it cancelled.
+        orders: u32,
     },
 }
 
@@ -611,7 +643,7 @@ impl Ledger {
             else {
                 continue;
             };
-            self.commit(maker as u32, next);
+            self.commit(maker as u32, market, next);
             self.book(market, flow);
             self.credit_insurance(fee);
             self.count_freshness(market, &mut sweep.report);
@@ -782,6 +814,7 @@ impl Ledger {
             let left = self.pay_deficit(id, market, deficit.0, report);
             self.leave_uncovered(market, left, report);
         }
+        self.drop_orphans(id, market);
         self.reserve(id);
     }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_types::{
-    AccountId, Atoms, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, PriceState, TimeMs, limits,
+    AccountId, Atoms, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, OrderId, PriceState,
+    TimeMs, limits,
 };
 use thiserror::Error;
 
@@ -88,7 +89,7 @@ pub enum RestoreError {
     /// An order, entry or inbox without its market, account, zone or inbox, or out of its range.
     #[error("{0:?} is malformed")]
     Order(RecordKey),
-    /// Positions, modes or nonces out of order or range.
+    /// Positions, modes, leverages or nonces out of order or range.
     #[error("account {0} is malformed")]
     Account(AccountId),
     /// An invariant over all records does not hold.
@@ -113,6 +114,9 @@ pub enum AuditError {
     /// The funding pool with what is owed to it is not the dust on record.
     #[error("market {0}: the funding pool does not match what positions owe")]
     Funding(MarketId),
+    /// An order waits to close a position that its account does not have.
+    #[error("order {0} waits to close a position that is not there")]
+    Trigger(OrderId),
     /// What is reserved is not the worst case of the open orders.
     #[error("account {0}: reserved differs from the worst case of its orders")]
     Reserved(AccountId),
@@ -190,7 +194,7 @@ pub struct BlockDelta {
     pub height: Height,
     /// By ascending key: the record before the block and after it, which always differ.
     pub changes: Vec<Change>,
-    /// What the sweep did, in order.
+    /// What it did by itself, in order.
     pub events: Vec<Event>,
 }
 
@@ -227,6 +231,8 @@ struct Journal {
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
     unfilled: BTreeSet<(u32, MarketId)>,
+    /// Orders that this block placed to wait for a trigger: no two have one id, however soon they end.
+    triggers: u32,
 }
 
 /// The settlement layer's state machine. See the crate's documentation for its rules.
@@ -245,6 +251,8 @@ pub struct Ledger {
     /// Accounts to examine in every sweep because they are close to a breach.
     pub(crate) hot: BTreeSet<u32>,
     pub(crate) mode: SweepMode,
+    /// Accounts with a scheduled cancel, by its time.
+    pub(crate) scheduled: BTreeSet<(TimeMs, u32)>,
     totals: Totals,
     sequence: u32,
     journal: Option<Journal>,
@@ -459,7 +467,16 @@ impl Ledger {
                     && position.lots.0 != 0
                     && (position.mode == MarginMode::Isolated || position.isolated == Atoms::ZERO)
             });
-            if !ascending || !sound || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT {
+            let leverage = account.leverage.windows(2).all(|pair| pair[0].0 < pair[1].0)
+                && account.leverage.iter().all(|(market, leverage)| {
+                    let market = markets.get(usize::from(market.0));
+                    market.is_some_and(|own| (1..own.params.max_leverage()).contains(leverage))
+                });
+            if !ascending
+                || !sound
+                || !leverage
+                || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT
+            {
                 return Err(RestoreError::Account(AccountId(at as u64)));
             }
         }
@@ -494,6 +511,8 @@ impl Ledger {
             totals.add(account, 1);
         }
         let dirty = (0..accounts.len() as u32).collect();
+        let scheduled =
+            accounts.iter().zip(0..).filter_map(|(own, id)| own.cancel_at.map(|at| (at, id))).collect();
         Self {
             globals,
             sheets: markets.iter().map(Sheet::new).collect(),
@@ -508,6 +527,7 @@ impl Ledger {
             dirty,
             hot: BTreeSet::new(),
             mode: SweepMode::Indexed,
+            scheduled,
             totals,
             sequence: 0,
             journal: None,
@@ -624,6 +644,9 @@ impl Ledger {
                 return Err(AuditError::Reserved(AccountId(id as u64)));
             }
         }
+        if let Some(id) = self.orphan() {
+            return Err(AuditError::Trigger(id));
+        }
         if self.journal.is_none() && totals != self.totals {
             return Err(AuditError::Totals);
         }
@@ -651,6 +674,7 @@ impl Ledger {
             entered: BTreeMap::new(),
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
+            triggers: 0,
         });
         self.globals.height = height;
         self.globals.time = time;
@@ -658,6 +682,13 @@ impl Ledger {
 
     fn journal(&mut self) -> &mut Journal {
         self.journal.as_mut().expect("a block is in progress")
+    }
+
+    /// How many orders this block placed to wait for a trigger before.
+    pub(crate) fn count_trigger(&mut self) -> u32 {
+        let count = &mut self.journal().triggers;
+        *count += 1;
+        *count - 1
     }
 
     pub(crate) fn push_event(&mut self, event: Event) {
@@ -925,6 +956,8 @@ impl Ledger {
             }
             (RecordKey::Account(id), Some(Record::Account(account))) => {
                 let at = id.0 as usize;
+                let before = self.slots.get(at).and_then(|slot| slot.account.cancel_at);
+                self.reschedule(id.0 as u32, before, account.cancel_at);
                 if at == self.slots.len() {
                     self.slots.push(Slot {
                         account: account.clone(),
@@ -947,6 +980,7 @@ impl Ledger {
                 assert!(id.0 as usize + 1 == self.slots.len(), "accounts close in reverse order");
                 self.unindex(id.0 as u32);
                 let slot = self.slots.pop().expect("the account exists");
+                self.reschedule(id.0 as u32, slot.account.cancel_at, None);
                 self.totals.add(&slot.account, -1);
                 if slot.dirty {
                     self.dirty.retain(|&dirty| u64::from(dirty) != id.0);

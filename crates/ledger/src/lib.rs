@@ -4,8 +4,8 @@
 //! # A block
 //!
 //! ```text
-//! begin_block -> set_marks -> accrue_funding -> void_overdue, settle(outcomes) -> apply(rescues) -> sweep
-//!     -> apply(trades) -> end_block
+//! begin_block -> set_marks -> accrue_funding -> void_overdue, settle(outcomes) -> run_scheduled_cancels
+//!     -> apply(rescues) -> sweep -> activate_triggers -> apply(trades) -> end_block
 //! ```
 //!
 //! The caller checks signatures and decides what a block carries; the ledger decides what it does. A
@@ -51,7 +51,15 @@
 //! # Orders
 //!
 //! Orders are matched elsewhere, by zones that run beside settlement. What settlement reserves for them, gives to
-//! a zone, and does with what comes back: see the `orders` module.
+//! a zone, and does with what comes back: see the `orders` module. Orders that wait for the mark to cross a price: see
+//! the `triggers` module. Dead man's switches: see the `schedule` module.
+//!
+//! # Leverage
+//!
+//! An account can choose a leverage below a market's maximum. Its initial margin there is the larger of the market's
+//! schedule and that rate (rounded up), in everything that asks whether it may add risk or take value out: margin
+//! checks, reservations, what an isolated position takes from cross. Maintenance margin and liquidation know only
+//! the market's schedule, so an owner's caution never makes liquidation come earlier or take more.
 //!
 //! # Invariants, checked in production after every block
 //!
@@ -67,7 +75,7 @@
 //! # Deliberately absent
 //!
 //! Matching ([`CloseVenue`], a venue that answers at once, has no implementation but [`NoVenue`]); a funding
-//! premium, offsets between markets, changes of parameters, reopening or settling a quarantined market, and a way
+//! premium, triggers for a position that is not open yet, offsets between markets, changes of parameters, reopening or settling a quarantined market, and a way
 //! for the backstop to unwind other than netting and deleveraging.
 
 #![forbid(unsafe_code)]
@@ -82,8 +90,10 @@ mod ladder;
 mod ledger;
 mod nonces;
 mod orders;
+mod schedule;
 mod state;
 mod trade;
+mod triggers;
 
 pub use actions::{Filled, Receipt};
 pub use health::{Health, MarginCheck, Valuation};
@@ -100,5 +110,6 @@ pub use params::{
 };
 pub use state::{
     Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, QuarantineReason, Record,
-    RecordKey, ZoneEntry, ZoneInbox, ZoneState,
+    RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
 };
+pub use triggers::{TriggerEnd, TriggerReport};

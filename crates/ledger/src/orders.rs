@@ -32,6 +32,11 @@
 //! it are cancelled, and what still fills of them on the way is booked to the market's backstop, which took the
 //! position over. So nothing closes twice.
 //!
+//! # Orders that wait
+//!
+//! An order with a trigger is an open order of the account that its zone does not know: see the `triggers` module. The
+//! account's cancels end it at once.
+//!
 //! # Where available margin is below zero
 //!
 //! All orders of the account that add risk are cancelled, in cross and isolated markets, before any liquidation;
@@ -53,7 +58,7 @@
 //!
 //! | queue | bound | beyond it |
 //! | --- | --- | --- |
-//! | orders of an account in a market | `max_per_account` | [`Refusal::TooManyOrders`] |
+//! | orders of an account in a market, those that wait included | `max_per_account` | [`Refusal::TooManyOrders`] |
 //! | entries of a block that accounts ask for | half of `MAX_ENTRIES_PER_INBOX` | [`Refusal::InboxFull`] |
 //! | orders of a block that add risk, in a zone that is more than `shed_after` blocks behind | half of those above, halved again for every further block | [`Refusal::ZoneLate`] |
 //! | entries of a block in all | `MAX_ENTRIES_PER_INBOX` | settlement's own cancels wait for the next block |
@@ -73,7 +78,10 @@ use crate::{
     kernel::{self, Int, million},
     ladder::SweepReport,
     ledger::{Ledger, SweepMode},
-    state::{Account, Compartment, Market, OpenOrder, Record, RecordKey, ZoneEntry, ZoneInbox, ZoneState},
+    state::{
+        Account, Compartment, Market, OpenOrder, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
+    },
+    triggers::{TriggerEnd, Triggers},
 };
 
 /// Entries of a block that are left to settlement.
@@ -186,6 +194,16 @@ pub(crate) struct Exposure {
     pub adds: bool,
 }
 
+impl Exposure {
+    /// Lots of a side, of all its orders.
+    pub fn on(&self, side: Side) -> i64 {
+        match side {
+            Side::Buy => self.buys + self.closing_buys,
+            Side::Sell => self.sells + self.closing_sells,
+        }
+    }
+}
+
 /// Orders, entries and inboxes in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
@@ -203,6 +221,10 @@ pub(crate) struct Book {
     potential: BTreeMap<MarketId, (i64, i64)>,
     /// By zone: orders that settled parts touched.
     touched: BTreeMap<u8, BTreeSet<OrderId>>,
+    /// By market: orders that do not wait for a trigger, which are those that a zone knows or will.
+    zoned: BTreeMap<MarketId, u32>,
+    /// Orders that wait for a trigger.
+    pub triggers: Triggers,
 }
 
 fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
@@ -230,6 +252,10 @@ impl Book {
         count(owners, account, sign);
         if owners.is_empty() {
             self.owners.remove(&market);
+        }
+        match order.waiting {
+            Some(waiting) => self.triggers.tally(id, order, waiting, sign > 0),
+            None => count(&mut self.zoned, market, sign),
         }
         if !order.terms.closes() {
             let lots = sign * order.live().0;
@@ -279,18 +305,24 @@ impl Book {
             let market = own.entry.request.market();
             let fits =
                 market.is_none_or(|market| params(market).is_some_and(|params| params.zone == own.zone));
-            if !self.inboxes.contains_key(&(own.zone, id.height)) || !fits {
+            let placed = (id.index as usize) < limits::MAX_ENTRIES_PER_INBOX;
+            if !self.inboxes.contains_key(&(own.zone, id.height)) || !fits || !placed {
                 return Err(RecordKey::Entry(*id));
             }
         }
         for (id, order) in &self.orders {
             let zone = params(order.terms.market).map_or(0, |params| params.zone);
             let waits = |at: Height| self.inboxes.contains_key(&(zone, at));
-            let sound = order.terms.is_valid()
-                && (0..=order.terms.lots.0).contains(&order.spent.0)
-                && (id.height <= ended(zone) || waits(id.height))
-                && order.leaving.is_none_or(waits);
-            if !sound {
+            let sound = match order.waiting {
+                Some(waiting) => crate::triggers::is_sound(*id, order, waiting, height),
+                None => {
+                    !id.is_trigger()
+                        && (0..=order.terms.lots.0).contains(&order.spent.0)
+                        && (id.height <= ended(zone) || waits(id.height))
+                        && order.leaving.is_none_or(waits)
+                }
+            };
+            if !sound || !order.terms.is_valid() {
                 return Err(RecordKey::Order(*id));
             }
         }
@@ -445,7 +477,8 @@ impl Ledger {
     pub fn resting(&self, zone: u8) -> (Height, Vec<Order>) {
         let ended = self.book.zones.get(&zone).map_or(Height(0), |zone| zone.ended);
         let rests = |(id, order): (&OrderId, &OpenOrder)| {
-            let own = self.zone_of(order.terms.market) == zone && id.height <= ended;
+            let own =
+                self.zone_of(order.terms.market) == zone && id.height <= ended && order.waiting.is_none();
             own.then_some(Order { id: *id, account: order.account, terms: order.terms })
         };
         (ended, self.book.orders.iter().filter_map(rests).collect())
@@ -488,8 +521,14 @@ impl Ledger {
         Some(Band { low, high })
     }
 
-    fn add_exposure(&self, of: &mut Exposure, terms: &Terms, envelope: Option<Band>) {
+    /// What waits for a trigger counts as if it was in its zone, but for closing lots: several triggers may wait for
+    /// the same, and take what is there when they are crossed.
+    fn add_exposure(&self, of: &mut Exposure, terms: &Terms, waits: bool, envelope: Option<Band>) {
         let lots = terms.lots.0;
+        if waits && terms.closes() {
+            of.orders += 1;
+            return;
+        }
         let side = match (terms.side, terms.closes()) {
             (Side::Buy, false) => &mut of.buys,
             (Side::Sell, false) => &mut of.sells,
@@ -510,15 +549,18 @@ impl Ledger {
             kernel::friction(i128::from(self.sheets[at].unit), worst, buys, i128::from(lots), rate);
     }
 
-    /// Open orders of an account by market, with one more.
-    fn exposures(&self, account: u32, more: Option<&Terms>) -> BTreeMap<MarketId, Exposure> {
+    /// Open orders of an account by market, with one more and whether that one waits for a trigger.
+    fn exposures(&self, account: u32, more: Option<(&Terms, bool)>) -> BTreeMap<MarketId, Exposure> {
         let mut found: BTreeMap<MarketId, (Exposure, Option<Band>)> = BTreeMap::new();
-        let open = self.book.of(account).filter_map(|(id, order)| order.standing(id).map(|own| own.terms));
-        for terms in open.chain(more.copied()) {
+        let open = self.book.of(account).filter_map(|(id, order)| match order.waiting {
+            Some(_) => Some((order.terms, true)),
+            None => order.standing(id).map(|own| (own.terms, false)),
+        });
+        for (terms, waits) in open.chain(more.map(|(terms, waits)| (*terms, waits))) {
             let own = found
                 .entry(terms.market)
                 .or_insert_with(|| (Exposure::default(), self.envelope(terms.market)));
-            self.add_exposure(&mut own.0, &terms, own.1);
+            self.add_exposure(&mut own.0, &terms, waits, own.1);
         }
         found.into_iter().map(|(market, (exposure, _))| (market, exposure)).collect()
     }
@@ -540,6 +582,7 @@ impl Ledger {
                 i128::from(own.buys),
                 i128::from(own.sells),
                 &sheet.tiers,
+                account.own_rate(*market),
             );
             reserved += growth.ceil_div(million()) + own.friction;
         }
@@ -587,7 +630,7 @@ impl Ledger {
         debug_assert!(put, "{key:?} does not hold this record");
     }
 
-    fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
+    pub(crate) fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
         self.set_book(RecordKey::Order(id), order.map(Record::Order));
     }
 
@@ -625,7 +668,7 @@ impl Ledger {
         &self,
         account: AccountId,
         terms: &Terms,
-        replaces: bool,
+        placing: Placing,
     ) -> Result<(), Refusal> {
         let id = account.0 as u32;
         let signer = &self.slots[id as usize].account;
@@ -652,18 +695,22 @@ impl Ledger {
         let named = |(_, order): (OrderId, &OpenOrder)| {
             terms.cloid.is_some() && order.terms.cloid == terms.cloid && order.terms.market == terms.market
         };
-        if !replaces && self.book.of(id).any(named) {
+        if placing != Placing::Instead && self.book.of(id).any(named) {
             return Err(Refusal::DuplicateCloid);
         }
-        if !self.has_room(1, MAX_ASKED_ENTRIES) {
+        let waits = placing == Placing::Later;
+        if !waits && !self.has_room(1, MAX_ASKED_ENTRIES) {
             return Err(Refusal::InboxFull);
         }
-        let exposures = self.exposures(id, Some(terms));
+        let exposures = self.exposures(id, Some((terms, waits)));
         let own = exposures.get(&terms.market).copied().unwrap_or_default();
         if own.orders > usize::from(params.orders.max_per_account) {
             return Err(Refusal::TooManyOrders);
         }
         let held = signer.lots(terms.market).0;
+        if waits && terms.closes() && terms.lots.0 > closable(held, terms.side) {
+            return Err(Refusal::ClosingLots);
+        }
         require_closing_lots(held, &own)?;
         if terms.closes() {
             return Ok(());
@@ -691,18 +738,27 @@ impl Ledger {
         if grows > 0 && market.open_interest.0 + buys.min(sells) > params.open_interest_cap.0 {
             return Err(Refusal::OpenInterestCap);
         }
-        let reserved = self.reserved_for(signer, &exposures).0;
-        let cross = health::sums(signer, Compartment::Cross, &self.sheets, Valuation::Adverse);
-        let safe = if self.opens_isolated(signer, terms.market) {
-            // Moved to the position when it fills, so unrealised profit does not count.
-            cross.equity.min(signer.collateral.0)
+        let reserved = self.reserved_for(signer, &exposures);
+        if self.covers(signer, terms.market, true, reserved) {
+            Ok(())
         } else {
-            cross.equity
-        };
-        if safe - cross.initial_atoms() < reserved || self.lacks_isolated(signer, terms.market) {
-            return Err(Refusal::InsufficientMargin);
+            Err(Refusal::InsufficientMargin)
         }
-        Ok(())
+    }
+
+    /// Whether an account covers its initial margin with this much reserved, in cross and in this market. If it is
+    /// isolated there and orders may `open` something, what they need is moved when they are filled, so unrealised
+    /// profit does not count.
+    fn covers(&self, account: &Account, market: MarketId, open: bool, reserved: Atoms) -> bool {
+        let cross = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Adverse);
+        let moves = open && self.opens_isolated(account, market);
+        let safe = if moves { cross.equity.min(account.collateral.0) } else { cross.equity };
+        safe - cross.initial_atoms() >= reserved.0 && !self.lacks_isolated(account, market)
+    }
+
+    /// Whether an account, with what it has reserved, covers its initial margin in cross and in this market.
+    pub(crate) fn covers_orders(&self, account: &Account, market: MarketId, open: bool) -> bool {
+        self.covers(account, market, open, account.reserved)
     }
 
     /// Markets in which an account has a position or may get one.
@@ -736,12 +792,13 @@ impl Ledger {
 
     pub(crate) fn place(&mut self, account: AccountId, terms: Terms) -> OrderId {
         let id = self.enter(self.zone_of(terms.market), account, Request::Place(terms));
-        self.hold(account, id, terms);
+        self.hold(account, id, terms, None);
         id
     }
 
-    fn hold(&mut self, account: AccountId, id: OrderId, terms: Terms) {
-        let open = OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None };
+    pub(crate) fn hold(&mut self, account: AccountId, id: OrderId, terms: Terms, waiting: Option<Waiting>) {
+        let open =
+            OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None, waiting };
         self.set_order(id, Some(open));
         self.reserve(account.0 as u32);
     }
@@ -753,7 +810,7 @@ impl Ledger {
             refused: [None; limits::MAX_ORDERS_PER_ACTION],
         };
         for (terms, refused) in orders.iter().zip(&mut statuses.refused) {
-            match self.check_order(account, terms, false) {
+            match self.check_order(account, terms, Placing::Now) {
                 Ok(()) => drop(self.place(account, *terms)),
                 Err(refusal) => *refused = Some(refusal),
             }
@@ -789,13 +846,19 @@ impl Ledger {
         if own.is_empty() {
             return Err(Refusal::UnknownOrder);
         }
-        if !self.has_room(1, MAX_ASKED_ENTRIES) {
+        let zoned = own.iter().any(|(_, order)| order.waiting.is_none());
+        if zoned && !self.has_room(1, MAX_ASKED_ENTRIES) {
             return Err(Refusal::InboxFull);
         }
         Ok(own.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// Orders of one name. They either wait for a trigger, or are in their zone.
     pub(crate) fn cancel(&mut self, account: AccountId, market: MarketId, name: Name, orders: &[OrderId]) {
+        if orders.iter().any(|id| id.is_trigger()) {
+            orders.iter().for_each(|id| self.end_trigger(*id, TriggerEnd::Cancelled));
+            return;
+        }
         self.enter(self.zone_of(market), account, Request::Cancel { market, order: name });
         self.leave(orders);
     }
@@ -810,7 +873,7 @@ impl Ledger {
         }
     }
 
-    /// Orders of an account that a cancel of all would end, by zone.
+    /// Orders of an account that a cancel of all would end in their zones, by zone.
     pub(crate) fn plan_cancel_all(
         &self,
         account: AccountId,
@@ -820,20 +883,21 @@ impl Ledger {
         if let Some(market) = market {
             self.market(market).ok_or(Refusal::UnknownMarket)?;
         }
-        let zones = self.leaving_by_zone(account.0 as u32, |order| {
-            market.is_none_or(|market| market == order.terms.market)
-                && !(keep_reduce_only && order.terms.reduce_only)
-        });
+        let zones = self.leaving_by_zone(account.0 as u32, |order| is_meant(order, market, keep_reduce_only));
         if !self.has_room(zones.len(), MAX_ASKED_ENTRIES) {
             return Err(Refusal::InboxFull);
         }
         Ok(zones)
     }
 
-    fn leaving_by_zone(&self, id: u32, which: impl Fn(&OpenOrder) -> bool) -> BTreeMap<u8, Vec<OrderId>> {
+    pub(crate) fn leaving_by_zone(
+        &self,
+        id: u32,
+        which: impl Fn(&OpenOrder) -> bool,
+    ) -> BTreeMap<u8, Vec<OrderId>> {
         let mut zones: BTreeMap<u8, Vec<OrderId>> = BTreeMap::new();
         for (id, order) in self.book.of(id) {
-            if !order.ended && order.leaving.is_none() && which(order) {
+            if !order.ended && order.leaving.is_none() && order.waiting.is_none() && which(order) {
                 zones.entry(self.zone_of(order.terms.market)).or_default().push(id);
             }
         }
@@ -846,8 +910,10 @@ impl Ledger {
         market: Option<MarketId>,
         keep_reduce_only: bool,
         zones: BTreeMap<u8, Vec<OrderId>>,
+        why: TriggerEnd,
     ) -> u32 {
-        let mut leaving = 0;
+        let meant = |order: &OpenOrder| is_meant(order, market, keep_reduce_only);
+        let mut leaving = self.end_triggers(account.0 as u32, why, meant);
         for (zone, orders) in zones {
             self.enter(zone, account, Request::CancelAll { market, keep_reduce_only });
             self.leave(&orders);
@@ -867,8 +933,11 @@ impl Ledger {
     ) -> Result<Terms, Refusal> {
         self.market(market).ok_or(Refusal::UnknownMarket)?;
         let (_, order) = *self.named(account, market, name).first().ok_or(Refusal::UnknownOrder)?;
+        if order.waiting.is_some() {
+            return Err(Refusal::TriggerWaits);
+        }
         let terms = Terms { limit, lots, ..order.terms };
-        self.check_order(account, &terms, true)?;
+        self.check_order(account, &terms, Placing::Instead)?;
         Ok(terms)
     }
 
@@ -876,7 +945,7 @@ impl Ledger {
         let Terms { market, limit, lots, .. } = terms;
         let request = Request::Modify { market, order: name, limit, lots };
         let id = self.enter(self.zone_of(market), account, request);
-        self.hold(account, id, terms);
+        self.hold(account, id, terms, None);
         id
     }
 
@@ -908,13 +977,20 @@ impl Ledger {
                     markets.entry(market).or_default().push(order);
                 }
             }
-            if markets.is_empty() {
+            let waiting: Vec<OrderId> = self
+                .book
+                .of(id)
+                .filter(|(_, order)| order.waiting.is_some() && leaves(order))
+                .map(|(id, _)| id)
+                .collect();
+            dropped += u64::from(!markets.is_empty() || !waiting.is_empty());
+            for order in waiting {
+                self.end_trigger(order, TriggerEnd::MarginLost);
+            }
+            // What finds no room waits for the next block. What waits for a trigger needs none.
+            if !self.has_room(markets.len(), limits::MAX_ENTRIES_PER_INBOX) {
                 continue;
             }
-            if !self.has_room(markets.len(), limits::MAX_ENTRIES_PER_INBOX) {
-                break;
-            }
-            dropped += 1;
             for (market, orders) in markets {
                 let request = Request::CancelAll { market: Some(market), keep_reduce_only: true };
                 self.enter(self.zone_of(market), AccountId(u64::from(id)), request);
@@ -943,6 +1019,7 @@ impl Ledger {
                             && order.terms.side == side
                             && order.terms.closes()
                             && order.terms.kind != Kind::Liquidation
+                            && order.waiting.is_none()
                             && !order.ended;
                         if over > 0 && fits {
                             over -= order.live().0;
@@ -966,7 +1043,7 @@ impl Ledger {
         let height = self.globals.height;
         let busy: BTreeSet<u8> = self
             .book
-            .owners
+            .zoned
             .keys()
             .map(|market| self.zone_of(*market))
             .chain(self.book.entries.range(OrderId { height, index: 0 }..).map(|(_, own)| own.zone))
@@ -1251,6 +1328,7 @@ impl Ledger {
             .iter()
             .filter(|(id, order)| {
                 self.zone_of(order.terms.market) == zone
+                    && order.waiting.is_none()
                     && (id.height == height || order.leaving == Some(height))
             })
             .map(|(id, _)| *id)
@@ -1292,6 +1370,30 @@ impl Ledger {
             }
         }
         voided
+    }
+}
+
+/// How an order is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// Into its zone.
+    Now,
+    /// In the place of another one, if that is still open then.
+    Instead,
+    /// When its trigger is crossed.
+    Later,
+}
+
+/// Whether a cancel of all means this order.
+fn is_meant(order: &OpenOrder, market: Option<MarketId>, keep_reduce_only: bool) -> bool {
+    market.is_none_or(|market| market == order.terms.market) && !(keep_reduce_only && order.terms.reduce_only)
+}
+
+/// Lots of a position that orders of this side close.
+pub(crate) fn closable(held: i64, side: Side) -> i64 {
+    match side {
+        Side::Sell => held.max(0),
+        Side::Buy => (-held).max(0),
     }
 }
 

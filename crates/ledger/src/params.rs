@@ -148,6 +148,14 @@ pub struct OrderParams {
     pub shed_after: u32,
     /// Of the zone: most records (fills, cuts, ends, slides) that it settles in a block.
     pub max_records: u32,
+    /// Most orders that enter the zone in a block because a mark has crossed their trigger. The others wait.
+    #[cfg_attr(feature = "serde", serde(default = "default_activations"))]
+    pub max_activations: u16,
+}
+
+/// A crash that crosses thousands of triggers at once takes some blocks to send them all.
+const fn default_activations() -> u16 {
+    256
 }
 
 impl Default for OrderParams {
@@ -160,6 +168,7 @@ impl Default for OrderParams {
             late_after: 0,
             shed_after: 8,
             max_records: 1 << 14,
+            max_activations: default_activations(),
         }
     }
 }
@@ -269,9 +278,9 @@ pub enum ParamsError {
     /// Backstop fund or capacity out of range.
     #[error("market {0}: backstop fund or capacity out of range")]
     Backstop(MarketId),
-    /// Smallest order, orders of an account, life of an inbox or records of a block out of range.
+    /// Smallest order, orders of an account, life of an inbox, records or activations of a block out of range.
     #[error(
-        "market {0}: smallest order, orders of an account, life of an inbox or records of a block out of range"
+        "market {0}: smallest order, orders of an account, life of an inbox, records or activations of a block out of range"
     )]
     Orders(MarketId),
     /// Two markets of a zone disagree on what is the zone's.
@@ -359,7 +368,9 @@ impl MarketParams {
                 && self.orders.late_after <= self.orders.void_after
                 && (1..=MAX_VOID_AFTER).contains(&self.orders.shed_after)
                 && (limits::MIN_RECORDS_PER_PART as u32..=MAX_SETTLED_RECORDS)
-                    .contains(&self.orders.max_records),
+                    .contains(&self.orders.max_records)
+                && (1..=limits::MAX_ACTIVATIONS_PER_BLOCK)
+                    .contains(&usize::from(self.orders.max_activations)),
             ParamsError::Orders,
         )
     }
@@ -368,6 +379,11 @@ impl MarketParams {
     #[inline]
     pub fn unit(&self, price: PriceTicks) -> i128 {
         i128::from(price.0) * i128::from(self.atoms_per_tick_lot)
+    }
+
+    /// The highest leverage that an account can choose: what the first tier allows. Rounded down.
+    pub fn max_leverage(&self) -> u32 {
+        self.tiers.first().map_or(1, |tier| (limits::MAX_PPM / tier.initial_ppm.0.max(1)).max(1))
     }
 
     /// The margin schedule with its deductions.

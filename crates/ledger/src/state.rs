@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use seawall_types::{
     AccountId, Atoms, ChainId, Entry, FundingIndex, Height, Key, Lots, MarginMode, Mark, MarketId, Order,
-    OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs,
+    OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs, Trigger,
 };
 
-use crate::{nonces::Nonces, params::MarketParams};
+use crate::{kernel, nonces::Nonces, params::MarketParams};
 
 /// What an account is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,10 @@ pub struct Account {
     pub nonces: Nonces,
     /// When cross was first found in breach, if it waits for liquidation.
     pub breached: Option<Height>,
+    /// Leverage that the account chose below the market's maximum, by ascending market.
+    pub leverage: Vec<(MarketId, u32)>,
+    /// Block time at which all its orders are cancelled.
+    pub cancel_at: Option<TimeMs>,
 }
 
 /// Why a market is out of service.
@@ -131,6 +135,16 @@ pub struct Exit {
     pub height: Height,
 }
 
+/// What an order waits for, and since when it only waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What must be crossed.
+    pub trigger: Trigger,
+    /// The height at which a fresh mark crossed it first. It enters its zone in that block or a later one, wherever
+    /// the mark goes.
+    pub crossed: Option<Height>,
+}
+
 /// An order that may still trade.
 ///
 /// Its terms are those after the last height of its zone that ended, so that the zone can be rebuilt from them.
@@ -149,6 +163,9 @@ pub struct OpenOrder {
     pub ended: bool,
     /// The height whose inbox cancels it. Auctions before that can still fill it.
     pub leaving: Option<Height>,
+    /// The trigger that it waits for, outside its zone. Its id is none of an entry then, and nothing has happened
+    /// to it.
+    pub waiting: Option<Waiting>,
 }
 
 impl OpenOrder {
@@ -157,11 +174,12 @@ impl OpenOrder {
         if self.ended { Lots::ZERO } else { self.terms.lots - self.spent }
     }
 
-    /// The order as it stands after the settled parts; `None` if it ended in one.
+    /// The order as it stands in its zone after the settled parts; `None` if it ended in one, or waits for its
+    /// trigger.
     pub fn standing(&self, id: OrderId) -> Option<Order> {
         let limit = self.slid.unwrap_or(self.terms.limit);
         let terms = Terms { limit, lots: self.live(), ..self.terms };
-        (!self.ended).then_some(Order { id, account: self.account, terms })
+        (!self.ended && self.waiting.is_none()).then_some(Order { id, account: self.account, terms })
     }
 }
 
@@ -271,6 +289,8 @@ impl Account {
             isolated: Vec::new(),
             nonces: Nonces::new(),
             breached: None,
+            leverage: Vec::new(),
+            cancel_at: None,
         }
     }
 
@@ -293,6 +313,34 @@ impl Account {
     /// How a position opened now in a market would be margined.
     pub fn mode(&self, market: MarketId) -> MarginMode {
         if self.isolated.binary_search(&market).is_ok() { MarginMode::Isolated } else { MarginMode::Cross }
+    }
+
+    /// The leverage that the account chose in a market; `None` where the market's maximum holds.
+    pub fn leverage(&self, market: MarketId) -> Option<u32> {
+        let at = self.leverage.binary_search_by_key(&market, |(market, _)| *market).ok()?;
+        Some(self.leverage[at].1)
+    }
+
+    /// The rate of initial margin that the account's own leverage asks for in a market, in ppm: zero if it chose none.
+    #[inline]
+    pub(crate) fn own_rate(&self, market: MarketId) -> i128 {
+        if self.leverage.is_empty() {
+            return 0;
+        }
+        self.leverage(market).map_or(0, |leverage| kernel::leverage_rate(i128::from(leverage)))
+    }
+
+    /// The market's maximum is what holds without a choice, and so is not kept.
+    pub(crate) fn set_leverage(&mut self, market: MarketId, leverage: u32, most: u32) {
+        let at = self.leverage.binary_search_by_key(&market, |(market, _)| *market);
+        match at {
+            Ok(at) if leverage >= most => {
+                self.leverage.remove(at);
+            }
+            Ok(at) => self.leverage[at].1 = leverage,
+            Err(at) if leverage < most => self.leverage.insert(at, (market, leverage)),
+            Err(_) => {}
+        }
     }
 
     /// Collateral of a compartment. Zero for an isolated one that does not exist.

@@ -1,5 +1,6 @@
 //! Orders over any history: a zone that matches at random but soundly, late, in parts, or never; held against a
-//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone.
+//! full scan, recomputed reservations, undo and redo, restarts, and rebuilding the zone. Triggers, scheduled cancels
+//! and leverages take part, triggers and cancels held against a scan of all orders.
 
 mod common;
 
@@ -218,6 +219,7 @@ fn order_params() -> ChainParams {
             late_after: if at == 2 { 0 } else { 3 },
             shed_after: 2,
             max_records: 6 * RECORDS as u32,
+            max_activations: 2,
         };
     }
     params
@@ -244,6 +246,14 @@ struct Seen {
     partial: u64,
     closes: u64,
     modified: u64,
+    triggers: u64,
+    crossed: u64,
+    activated: u64,
+    cut: u64,
+    waiting: u64,
+    scheduled: u64,
+    leverages: u64,
+    trigger_ends: BTreeMap<TriggerEnd, u64>,
     refusals: BTreeMap<Refusal, u64>,
 }
 
@@ -287,7 +297,30 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
         let cloid = order.terms.cloid.filter(|_| story.rng.chance(50)).map(Name::Cloid);
         (order.terms, cloid.unwrap_or(Name::Id(*id)))
     });
-    let action = match (story.rng.below(12), named) {
+    let action = match (story.rng.below(19), named) {
+        (12..15, _) => {
+            let reduce_only = story.rng.chance(60);
+            let mut terms = terms(story, ledger, who, reduce_only);
+            if !story.rng.chance(3) && !matches!(terms.kind, Kind::Limit | Kind::Ioc) {
+                terms.kind = Kind::Ioc;
+            }
+            let price = story.prices[usize::from(terms.market.0)];
+            let (away, above) = (story.rng.below(60_001), story.rng.chance(50));
+            let ppm = if above != story.rng.chance(5) { 1_000_000 + away } else { 1_000_000 - away };
+            let crossing = if above { Crossing::Above } else { Crossing::Below };
+            let trigger = Trigger { price: PriceTicks(price * ppm / 1_000_000), crossing };
+            Action::PlaceTrigger { trigger, terms }
+        }
+        (15, _) if story.rng.chance(30) => Action::ScheduleCancel {
+            at: story
+                .rng
+                .chance(90)
+                .then(|| TimeMs(ledger.globals().time.0 + 5_500 + story.rng.below(8_000))),
+        },
+        (16, _) => Action::SetLeverage {
+            market: MarketId(story.rng.below(3) as u16),
+            leverage: [1, 21, 5, 10, 19, 20][story.rng.below(6) as usize],
+        },
         (0, Some((terms, order))) => Action::Cancel { market: terms.market, order },
         (1, _) => Action::CancelAll {
             market: story.rng.chance(50).then_some(MarketId(story.rng.below(3) as u16)),
@@ -354,7 +387,8 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
         }
         seen.partial += u64::from(!outcome.last);
     }
-    let mut apply = |ledger: &mut Ledger, list: &[(AccountId, Nonce, Action)]| {
+    seen.scheduled += run_scheduled(ledger);
+    let apply = |ledger: &mut Ledger, seen: &mut Seen, list: &[(AccountId, Nonce, Action)]| {
         for (account, nonce, action) in list {
             let expiry = Height(height.0 + 3);
             let checked = ledger.check(*account, *nonce, expiry, action);
@@ -374,6 +408,11 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
                     }
                 }
                 Ok(Receipt::Modifying { .. }) => seen.modified += 1,
+                Ok(Receipt::Waiting { order }) => {
+                    assert!(ledger.order(order).unwrap().waiting.is_some());
+                    seen.triggers += 1;
+                }
+                Ok(Receipt::LeverageSet) => seen.leverages += 1,
                 Err(refusal) => {
                     seen.refused += 1;
                     *seen.refusals.entry(refusal).or_default() += 1;
@@ -383,7 +422,7 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
             }
         }
     };
-    apply(ledger, &script.rescues);
+    apply(ledger, seen, &script.rescues);
     let leaving = |ledger: &Ledger| -> usize {
         let ids = (0..ledger.globals().accounts).map(AccountId);
         ids.map(|id| ledger.orders_of(id).filter(|(_, own)| own.leaving.is_some()).count()).sum()
@@ -391,8 +430,116 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
     let before = leaving(ledger);
     ledger.sweep(&mut NoVenue);
     seen.left += (leaving(ledger) - before) as u64;
-    apply(ledger, &script.trades);
-    ledger.end_block()
+    activate(ledger, seen);
+    apply(ledger, seen, &script.trades);
+    let delta = ledger.end_block();
+    for event in &delta.events {
+        match event {
+            Event::TriggerEnded { reason, .. } => *seen.trigger_ends.entry(*reason).or_default() += 1,
+            Event::Activated { .. } => seen.activated += 1,
+            _ => {}
+        }
+    }
+    delta
+}
+
+fn all_orders(ledger: &Ledger) -> BTreeMap<OrderId, OpenOrder> {
+    let ids = (0..ledger.globals().accounts).map(AccountId);
+    ids.flat_map(|id| ledger.orders_of(id)).map(|(id, order)| (id, *order)).collect()
+}
+
+/// Cancels what is due: everything of the accounts whose time has come, and nothing else.
+fn run_scheduled(ledger: &mut Ledger) -> u64 {
+    let due = |ledger: &Ledger| -> BTreeSet<AccountId> {
+        let ids = (0..ledger.globals().accounts).map(AccountId);
+        let is_due = |at: TimeMs| at <= ledger.globals().time;
+        ids.filter(|id| ledger.account(*id).unwrap().cancel_at.is_some_and(is_due)).collect()
+    };
+    let (accounts, before) = (due(ledger), all_orders(ledger));
+    assert_eq!(ledger.run_scheduled_cancels(), accounts.len() as u64);
+    let after = all_orders(ledger);
+    for (id, order) in before {
+        let now = after.get(&id).copied();
+        if !accounts.contains(&order.account) {
+            assert_eq!(now, Some(order));
+        } else if order.waiting.is_some() {
+            assert_eq!(now, None);
+        } else {
+            assert!(now.unwrap().leaving.is_some() || order.ended);
+        }
+    }
+    assert!(due(ledger).is_empty(), "each once");
+    accounts.len() as u64
+}
+
+/// Gives crossed triggers their turns, and holds it against what a scan of all of them says.
+fn activate(ledger: &mut Ledger, seen: &mut Seen) {
+    let height = ledger.globals().height;
+    let before = all_orders(ledger);
+    let held: BTreeMap<_, _> = (0..ledger.globals().accounts)
+        .map(AccountId)
+        .flat_map(|id| (0..3).map(MarketId).map(move |market| (id, market)))
+        .map(|key| (key, ledger.account(key.0).unwrap().lots(key.1).0))
+        .collect();
+    let (mut gone, mut queues, mut crossed) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<_>>::new(), 0);
+    let mut stay = BTreeMap::new();
+    for (id, order) in &before {
+        let Some(mut waiting) = order.waiting else { continue };
+        if order.terms.good_til.is_some_and(|good_til| good_til < height) {
+            gone.insert(*id);
+            continue;
+        }
+        let mark = ledger.market(order.terms.market).unwrap().mark.and_then(|mark| mark.fresh());
+        if waiting.crossed.is_none() && mark.is_some_and(|mark| waiting.trigger.is_crossed(mark)) {
+            waiting.crossed = Some(height);
+            crossed += 1;
+        }
+        if let Some(at) = waiting.crossed {
+            queues.entry(order.terms.market).or_default().insert((!order.terms.reduce_only, at, *id));
+        }
+        stay.insert(*id, OpenOrder { waiting: Some(waiting), ..*order });
+    }
+    let mut later = 0;
+    for (market, queue) in queues {
+        let own = ledger.market(market).unwrap();
+        let open = own.mark.is_some_and(|mark| mark.is_fresh()) || own.quarantined.is_some();
+        let turns = if open { 2 } else { 0 };
+        later += queue.len().saturating_sub(turns) as u64;
+        gone.extend(queue.iter().take(turns).map(|(.., id)| *id));
+    }
+    let report = ledger.activate_triggers();
+    assert_eq!((report.crossed, report.waiting), (crossed, later));
+    assert_eq!(report.activated + report.ended, gone.len() as u64);
+    (seen.crossed, seen.waiting) = (seen.crossed + crossed, seen.waiting + later);
+    stay.retain(|id, _| !gone.contains(id));
+    let after = all_orders(ledger);
+    let waiting: BTreeMap<_, _> =
+        after.iter().filter(|(_, order)| order.waiting.is_some()).map(|(id, order)| (*id, *order)).collect();
+    assert_eq!(waiting, stay, "who has had no turn waits, and nobody else");
+    let mut closing: BTreeMap<_, i64> = BTreeMap::new();
+    for (id, order) in after.iter().filter(|(id, _)| id.height == height && !before.contains_key(id)) {
+        let terms = order.terms;
+        assert_eq!(order.leaving, None);
+        // Two that had their turn may differ by nothing but their lots.
+        let asked: BTreeSet<Lots> = before
+            .iter()
+            .filter(|(was, own)| {
+                let same = Terms { lots: terms.lots, ..own.terms } == terms;
+                gone.contains(was) && own.account == order.account && same
+            })
+            .map(|(_, own)| own.terms.lots)
+            .collect();
+        let whole = asked.contains(&terms.lots);
+        let cut = terms.reduce_only && asked.last().is_some_and(|lots| *lots > terms.lots);
+        assert!(whole || cut, "{id} is what a trigger asked for");
+        seen.cut += u64::from(!whole);
+        if terms.reduce_only {
+            *closing.entry((order.account, terms.market)).or_default() += terms.lots.0;
+        }
+    }
+    for ((account, market), lots) in closing {
+        assert!(lots <= held[&(account, market)].abs(), "no more than there is to close");
+    }
 }
 
 /// What no block may leave behind.
@@ -409,7 +556,7 @@ fn check(ledger: &Ledger) {
         let mut closing: BTreeMap<(MarketId, Side), i64> = BTreeMap::new();
         for (_, order) in ledger.orders_of(id) {
             let own = order.terms.kind != Kind::Liquidation;
-            if own && order.terms.reduce_only && order.leaving.is_none() {
+            if own && order.terms.reduce_only && order.leaving.is_none() && order.waiting.is_none() {
                 *closing.entry((order.terms.market, order.terms.side)).or_default() += order.live().0;
             }
         }
@@ -500,6 +647,18 @@ fn the_histories_reach_every_fate_of_an_order() {
     assert!(
         seen.voided > 20 && seen.left > 20 && seen.partial > 20 && seen.liquidated > 5 && seen.modified > 100
     );
+    assert!(seen.triggers > 500 && seen.crossed > 100 && seen.activated > 100 && seen.cut > 5);
+    assert!(seen.waiting > 20 && seen.scheduled > 20 && seen.leverages > 100);
+    for end in [
+        TriggerEnd::Cancelled,
+        TriggerEnd::Scheduled,
+        TriggerEnd::Expired,
+        TriggerEnd::MarginLost,
+        TriggerEnd::PositionGone,
+        TriggerEnd::NoClosingLots,
+    ] {
+        assert!(seen.trigger_ends.contains_key(&end), "{end:?}");
+    }
     for refusal in [
         Refusal::BelowMinimum,
         Refusal::NotPositive,
@@ -511,6 +670,11 @@ fn the_histories_reach_every_fate_of_an_order() {
         Refusal::OrdersOpen,
         Refusal::PriceNotFresh,
         Refusal::InsufficientMargin,
+        Refusal::TriggerKind,
+        Refusal::TriggerCrossed,
+        Refusal::TriggerWaits,
+        Refusal::ScheduledTooSoon,
+        Refusal::LeverageRange,
     ] {
         assert!(seen.refusals.contains_key(&refusal), "{refusal:?}");
     }

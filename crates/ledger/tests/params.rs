@@ -47,6 +47,8 @@ fn each_condition_on_a_market_has_a_name() {
         (|m| m.orders.void_after = 257, ParamsError::Orders(id)),
         (|m| m.orders.late_after = m.orders.void_after + 1, ParamsError::Orders(id)),
         (|m| m.orders.max_records = 3, ParamsError::Orders(id)),
+        (|m| m.orders.max_activations = 0, ParamsError::Orders(id)),
+        (|m| m.orders.max_activations = 4_097, ParamsError::Orders(id)),
         (|m| m.orders.void_after = 7, ParamsError::ZoneDisagrees(id)),
         (|m| m.orders.max_records = 7, ParamsError::ZoneDisagrees(id)),
         (|m| m.symbol = "BTC-PERP".parse().unwrap(), ParamsError::DuplicateSymbol(id)),

@@ -375,6 +375,9 @@ const fn kind(action: &Action) -> &'static str {
         Action::Cancel { .. } => "cancel",
         Action::CancelAll { .. } => "cancel all",
         Action::Modify { .. } => "modify",
+        Action::PlaceTrigger { .. } => "place trigger",
+        Action::ScheduleCancel { .. } => "schedule cancel",
+        Action::SetLeverage { .. } => "set leverage",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     AccountId, Atoms, ChainId, Height, Key, Lots, MarketId, Name, Nonce, PriceTicks, Recipient, Signature,
-    Terms,
+    Terms, TimeMs, Trigger,
 };
 
 /// An action with the envelope that makes its signature valid once, here, and until a height.
@@ -115,6 +115,27 @@ pub enum Action {
         /// How many lots it shall have open.
         lots: Lots,
     },
+    /// An order that enters its zone when a fresh mark has crossed a price.
+    PlaceTrigger {
+        /// What it waits for.
+        trigger: Trigger,
+        /// What it asks for then.
+        terms: Terms,
+    },
+    /// A dead man's switch: ends all orders of the account when block time has come, once, unless it is set anew
+    /// before.
+    ScheduleCancel {
+        /// When; `None` takes the switch off.
+        at: Option<TimeMs>,
+    },
+    /// Chooses how much initial margin the account's positions and orders in a market need: at least one part in
+    /// so many of their notional.
+    SetLeverage {
+        /// Market concerned.
+        market: MarketId,
+        /// One to the market's maximum, which is also what holds if nothing is chosen.
+        leverage: u32,
+    },
 }
 
 /// A firm offer to trade with one named account, usable once.
@@ -189,6 +210,8 @@ impl Action {
                 | Self::Cancel { .. }
                 | Self::CancelAll { .. }
                 | Self::Modify { .. }
+                | Self::PlaceTrigger { .. }
+                | Self::ScheduleCancel { .. }
         )
     }
 
@@ -200,7 +223,8 @@ impl Action {
             | Self::Transfer { .. }
             | Self::TopUpIsolated { .. }
             | Self::Close(_)
-            | Self::CancelAll { .. } => Lane::Rescue,
+            | Self::CancelAll { .. }
+            | Self::ScheduleCancel { .. } => Lane::Rescue,
             Self::ReleaseIsolated { .. }
             | Self::SetMarginMode { .. }
             | Self::Withdraw { .. }
@@ -208,7 +232,9 @@ impl Action {
             | Self::Place(_)
             | Self::PlaceMany(_)
             | Self::Cancel { .. }
-            | Self::Modify { .. } => Lane::Trade,
+            | Self::Modify { .. }
+            | Self::PlaceTrigger { .. }
+            | Self::SetLeverage { .. } => Lane::Trade,
         }
     }
 
@@ -237,6 +263,9 @@ impl Action {
             Self::Cancel { .. } => "cancel",
             Self::CancelAll { .. } => "cancel_all",
             Self::Modify { .. } => "modify",
+            Self::PlaceTrigger { .. } => "place_trigger",
+            Self::ScheduleCancel { .. } => "schedule_cancel",
+            Self::SetLeverage { .. } => "set_leverage",
         }
     }
 }

@@ -58,6 +58,9 @@
 //! | 12 cancel | market, name |
 //! | 13 cancel all | market: option, keep reduce-only: bool |
 //! | 14 modify | market, name, limit (not 0), lots (positive) |
+//! | 15 place trigger | trigger, terms |
+//! | 16 schedule cancel | time: option |
+//! | 17 set leverage | market, leverage: varint <= `MAX_PPM` |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -122,7 +125,7 @@ use crate::{
     AccountId, Action, Atoms, Body, ChainId, Digest, FundingIndex, GroupSignature, Header, Health, Height,
     Key, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, Outcome, OutcomeRef, ParentProof, Ppm,
     PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms,
-    TimeMs, ValidatorId, ZoneOutcome,
+    TimeMs, Trigger, ValidatorId, ZoneOutcome,
     action::Lane,
     block::{OpsTarget, VERSION},
     limits,
@@ -151,7 +154,7 @@ const MAX_AMOUNT_BYTES: usize = varint_bytes(limits::MAX_AMOUNT_ATOMS as u64);
 const _: () = assert!(limits::MAX_AMOUNT_ATOMS < u64::MAX as i128);
 const _: () = assert!(1 + Key::SIZE + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
 const _: () = assert!(1 + MAX_U64_BYTES + MAX_AMOUNT_BYTES < MAX_FILL_BYTES);
-const _: () = assert!(1 + Terms::MAX_ENCODE_SIZE < MAX_FILL_BYTES);
+const _: () = assert!(1 + Trigger::MAX_ENCODE_SIZE + Terms::MAX_ENCODE_SIZE < MAX_FILL_BYTES);
 const _: () = assert!(
     1 + MAX_U16_BYTES + Name::MAX_ENCODE_SIZE + MAX_PRICE_BYTES + Lots::MAX_ENCODE_SIZE < MAX_FILL_BYTES
 );
@@ -668,6 +671,15 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
     if terms.is_valid() { Ok(()) } else { Err(Error::Invalid("Terms", "out of its range")) }
 }
 
+fn check_trigger(trigger: &Trigger) -> Result<(), Error> {
+    if trigger.is_valid() { Ok(()) } else { Err(Error::Invalid("Trigger", "out of its range")) }
+}
+
+/// No market allows a leverage above one to a ppm.
+fn check_leverage(leverage: u32) -> Result<(), Error> {
+    if leverage <= limits::MAX_PPM { Ok(()) } else { Err(Error::Invalid("Action::leverage", BEYOND)) }
+}
+
 fn check_modify(limit: PriceTicks, lots: Lots) -> Result<(), Error> {
     check_price(limit, "Action::limit")?;
     if (1..=limits::MAX_LOTS).contains(&lots.0) {
@@ -687,7 +699,15 @@ impl Action {
             | Self::TopUpIsolated { amount, .. }
             | Self::ReleaseIsolated { amount, .. }
             | Self::Withdraw { amount, .. } => Amount(*amount).check(),
-            Self::SetMarginMode { .. } | Self::Cancel { .. } | Self::CancelAll { .. } => Ok(()),
+            Self::SetMarginMode { .. }
+            | Self::Cancel { .. }
+            | Self::CancelAll { .. }
+            | Self::ScheduleCancel { .. } => Ok(()),
+            Self::PlaceTrigger { trigger, terms } => {
+                check_trigger(trigger)?;
+                check_terms(terms)
+            }
+            Self::SetLeverage { leverage, .. } => check_leverage(*leverage),
             Self::Place(terms) | Self::Close(terms) => check_terms(terms),
             Self::PlaceMany(orders) => {
                 check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
@@ -776,6 +796,20 @@ impl Write for Action {
                 limit.write(buf);
                 lots.write(buf);
             }
+            Self::PlaceTrigger { trigger, terms } => {
+                buf.put_u8(15);
+                trigger.write(buf);
+                terms.write(buf);
+            }
+            Self::ScheduleCancel { at } => {
+                buf.put_u8(16);
+                at.write(buf);
+            }
+            Self::SetLeverage { market, leverage } => {
+                buf.put_u8(17);
+                market.write(buf);
+                UInt(*leverage).write(buf);
+            }
         }
     }
 }
@@ -802,6 +836,9 @@ impl EncodeSize for Action {
             Self::Modify { market, order, limit, lots } => {
                 market.encode_size() + order.encode_size() + limit.encode_size() + lots.encode_size()
             }
+            Self::PlaceTrigger { trigger, terms } => trigger.encode_size() + terms.encode_size(),
+            Self::ScheduleCancel { at } => at.encode_size(),
+            Self::SetLeverage { market, leverage } => market.encode_size() + UInt(*leverage).encode_size(),
         }
     }
 }
@@ -842,6 +879,13 @@ impl Read for Action {
                 let (limit, lots) = (PriceTicks::read(buf)?, Lots::read(buf)?);
                 check_modify(limit, lots)?;
                 Self::Modify { market, order, limit, lots }
+            }
+            15 => Self::PlaceTrigger { trigger: Trigger::read(buf)?, terms: Terms::read(buf)? },
+            16 => Self::ScheduleCancel { at: Option::read(buf)? },
+            17 => {
+                let (market, leverage) = (MarketId::read(buf)?, UInt::<u32>::read(buf)?.0);
+                check_leverage(leverage)?;
+                Self::SetLeverage { market, leverage }
             }
             other => return Err(Error::InvalidEnum(other)),
         })

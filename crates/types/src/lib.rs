@@ -49,7 +49,7 @@ pub use ids::{
 pub use inbox::{Band, Entry, Inbox, InboxError, Name, Reference, Request};
 pub use mark::{Mark, PriceState};
 pub use observation::{Health, Observation, OutcomeRef, PriceReport, RescueRef};
-pub use order::{Cloid, Kind, OnCross, Order, OrderId, Terms};
+pub use order::{Cloid, Crossing, Kind, OnCross, Order, OrderId, Terms, Trigger};
 pub use outcome::{Cut, CutReason, End, EndReason, Fault, Fill, MarketOutcome, Outcome, Slide};
 pub use refusal::Refusal;
 pub use units::{Atoms, FundingIndex, Height, Lots, Ppm, PriceTicks, TimeMs};

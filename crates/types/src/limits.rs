@@ -58,6 +58,19 @@ pub const MAX_ORDERS_PER_OUTCOME: usize = MAX_ORDERS_PER_MARKET + MAX_ENTRIES_PE
 pub const MIN_RECORDS_PER_PART: usize = 4;
 /// Most orders placed under one signature.
 pub const MAX_ORDERS_PER_ACTION: usize = 64;
+/// The first index of orders that wait for a trigger. Those below it are entries of an inbox.
+pub const FIRST_TRIGGER: u32 = 1 << 31;
+/// Most orders of a market that wait for a trigger: they may all be crossed in one block.
+pub const MAX_TRIGGERS_PER_MARKET: usize = 1 << 16;
+/// Most orders of a market that a block can activate.
+pub const MAX_ACTIVATIONS_PER_BLOCK: usize = 1 << 12;
+/// Most orders whose good-til height passes while they wait for a trigger that one block ends.
+pub const MAX_EXPIRIES_PER_BLOCK: usize = 1 << 12;
+/// How far ahead of block time all orders of an account can be scheduled to be cancelled, at least: an owner that
+/// renews the schedule must have the time to do so.
+pub const MIN_SCHEDULE_MS: u64 = 5_000;
+/// Most accounts whose scheduled cancel one block carries out.
+pub const MAX_SCHEDULED_PER_BLOCK: usize = 256;
 /// Most zones on a chain.
 pub const MAX_ZONES: usize = 256;
 

@@ -1,16 +1,26 @@
 //! Orders: their names, terms and kinds.
 
-use crate::{AccountId, Height, Lots, MarketId, PriceTicks, Side};
+use crate::{AccountId, Height, Lots, MarketId, PriceTicks, Side, inbox::is_price, limits::FIRST_TRIGGER};
 use core::fmt;
 
 /// An order, by the height at which settlement accepted it and its place among the entries of that height.
 /// The height is the auction it arrived in, which is its priority.
+///
+/// An order that waits for its trigger is in no inbox. Its height is that of the block that placed it, its index is
+/// [`FIRST_TRIGGER`] or above, and when it enters its zone it gets another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId {
     /// The auction it arrived in.
     pub height: Height,
     /// Its place in that height's inbox.
     pub index: u32,
+}
+
+impl OrderId {
+    /// Whether it is the id of an order that waits for its trigger.
+    pub const fn is_trigger(self) -> bool {
+        self.index >= FIRST_TRIGGER
+    }
 }
 
 impl fmt::Display for OrderId {
@@ -86,6 +96,40 @@ impl Terms {
             Side::Buy => price <= self.limit,
             Side::Sell => price >= self.limit,
         }
+    }
+}
+
+/// Which way the mark has to go to cross a price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Crossing {
+    /// It is at the price or above.
+    Above,
+    /// It is at the price or below.
+    Below,
+}
+
+/// What an order waits for before it enters its zone: a stop-loss and a take-profit are reduce-only orders that
+/// wait for prices on either side of the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The price. Never zero.
+    pub price: PriceTicks,
+    /// From where it is crossed.
+    pub crossing: Crossing,
+}
+
+impl Trigger {
+    /// Whether a mark is at the price or beyond.
+    pub fn is_crossed(&self, mark: PriceTicks) -> bool {
+        match self.crossing {
+            Crossing::Above => mark >= self.price,
+            Crossing::Below => mark <= self.price,
+        }
+    }
+
+    /// Whether its price is in its range.
+    pub const fn is_valid(&self) -> bool {
+        is_price(self.price)
     }
 }
 

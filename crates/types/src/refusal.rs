@@ -138,6 +138,24 @@ pub enum Refusal {
     /// The market's zone is behind, and takes fewer orders that add risk until it has caught up.
     #[error("the market's zone is behind, and takes fewer orders that add risk; cancels and closes go on")]
     ZoneLate,
+    /// Only a limit or an IOC order can wait for a trigger.
+    #[error("only a limit or an IOC order can wait for a trigger")]
+    TriggerKind,
+    /// The mark is at the trigger's price or beyond.
+    #[error("the mark has crossed the trigger's price already")]
+    TriggerCrossed,
+    /// As many orders as can wait for a trigger in this market do.
+    #[error("too many orders wait for a trigger in this market")]
+    TooManyTriggers,
+    /// An order that waits for its trigger is no zone's to modify.
+    #[error("an order that waits for its trigger is not modified: cancel it and place another")]
+    TriggerWaits,
+    /// A cancel of all orders is scheduled too soon to be renewed.
+    #[error("the scheduled time must be at least 5 seconds ahead of block time")]
+    ScheduledTooSoon,
+    /// Zero, or more than the market's maximum.
+    #[error("leverage must be between 1 and the market's maximum")]
+    LeverageRange,
     /// No further account can be opened.
     #[error("the chain holds as many accounts as it can")]
     TooManyAccounts,

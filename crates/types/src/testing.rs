@@ -2,10 +2,10 @@
 //! would draw them.
 
 use crate::{
-    AccountId, Action, Atoms, Body, ChainId, Cloid, Digest, FundingIndex, GroupSignature, Header, Health,
-    Height, Key, Kind, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, OnCross, OpsTarget,
-    OrderId, OutcomeRef, ParentProof, Ppm, PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef,
-    Side, Signature, SignedAction, Terms, TimeMs, ValidatorId, block::VERSION, limits,
+    AccountId, Action, Atoms, Body, ChainId, Cloid, Crossing, Digest, FundingIndex, GroupSignature, Header,
+    Health, Height, Key, Kind, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, OnCross,
+    OpsTarget, OrderId, OutcomeRef, ParentProof, Ppm, PriceReport, PriceState, PriceTicks, Quote, Recipient,
+    RescueRef, Side, Signature, SignedAction, Terms, TimeMs, Trigger, ValidatorId, block::VERSION, limits,
 };
 use proptest::{
     array::{uniform4, uniform32},
@@ -168,6 +168,12 @@ prop_compose! {
     }
 }
 
+/// Any [`Trigger`].
+pub fn trigger() -> impl Strategy<Value = Trigger> + Clone {
+    (price(), prop_oneof![Just(Crossing::Above), Just(Crossing::Below)])
+        .prop_map(|(price, crossing)| Trigger { price, crossing })
+}
+
 /// Any [`Name`] of an order.
 pub fn name() -> impl Strategy<Value = Name> + Clone {
     prop_oneof![
@@ -176,7 +182,8 @@ pub fn name() -> impl Strategy<Value = Name> + Clone {
     ]
 }
 
-/// Any [`Action`] of a kind that travels as a rescue.
+/// Any [`Action`] of a kind that travels as a rescue. On the heap, as are trades: a value tree of everything that an
+/// action can be does not fit the stack of a test beside the trees of a body.
 pub fn rescue() -> impl Strategy<Value = Action> {
     prop_oneof![
         (key(), amount()).prop_map(|(owner, amount)| Action::Open { owner, amount }),
@@ -186,7 +193,9 @@ pub fn rescue() -> impl Strategy<Value = Action> {
         terms().prop_map(Action::Close),
         (proptest::option::of(market_id()), any::<bool>())
             .prop_map(|(market, keep_reduce_only)| Action::CancelAll { market, keep_reduce_only }),
+        proptest::option::of(time()).prop_map(|at| Action::ScheduleCancel { at }),
     ]
+    .boxed()
 }
 
 /// Any [`Action`] of a kind that travels as a trade.
@@ -206,7 +215,11 @@ pub fn trade() -> impl Strategy<Value = Action> {
         (market_id(), name(), terms()).prop_map(|(market, order, Terms { limit, lots, .. })| {
             Action::Modify { market, order, limit, lots }
         }),
+        (trigger(), terms()).prop_map(|(trigger, terms)| Action::PlaceTrigger { trigger, terms }),
+        (market_id(), integer(0, limits::MAX_PPM.into()))
+            .prop_map(|(market, leverage)| Action::SetLeverage { market, leverage: leverage as u32 }),
     ]
+    .boxed()
 }
 
 /// Any [`Action`].

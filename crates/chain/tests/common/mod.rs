@@ -591,12 +591,20 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
             cloid: (draw(14 + which) % 2 == 0).then_some(Cloid(draw(15 + which) % 6)),
         }
     };
-    let action = match draw(7) % 14 {
+    let action = match draw(7) % 18 {
         8..=9 => Action::Place(terms(0)),
         10 => Action::PlaceMany((0..1 + draw(16) % 5).map(|which| terms(20 * which)).collect()),
         11 => Action::Close(Terms { reduce_only: true, ..terms(0) }),
         12 => Action::Cancel { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
         13 => Action::CancelAll { market: None, keep_reduce_only: draw(16) % 2 == 0 },
+        14..=15 => {
+            let terms = Terms { kind: Kind::Ioc, reduce_only: draw(16) % 2 == 0, ..terms(0) };
+            let crossing = if draw(17) % 2 == 0 { Crossing::Above } else { Crossing::Below };
+            let price = PriceTicks(MARKETS[market.get() as usize] * (950 + draw(18) % 100) / 1_000);
+            Action::PlaceTrigger { trigger: Trigger { price, crossing }, terms }
+        }
+        16 => Action::ScheduleCancel { at: Some(TimeMs(START + height * 20_000 + draw(16) % 100_000)) },
+        17 => Action::SetLeverage { market, leverage: 1 + (draw(16) % 20) as u32 },
         0 => {
             return signed(
                 ISSUER,

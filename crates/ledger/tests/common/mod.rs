@@ -270,3 +270,130 @@ pub fn run(ledger: &mut Ledger, script: &Script) -> (BlockDelta, Outcome) {
 pub fn records(ledger: &Ledger) -> Vec<(RecordKey, Record)> {
     ledger.records().collect()
 }
+
+pub const BTC: MarketId = MarketId(0);
+pub const ALICE: AccountId = AccountId(1);
+pub const BOB: AccountId = AccountId(2);
+pub const PRICE: u64 = 50_000;
+
+/// One market in zone 0, another in zone 1, a third for isolated margin only in zone 0.
+pub fn order_params() -> ChainParams {
+    let mut params = params();
+    for (at, market) in params.markets.iter_mut().enumerate() {
+        market.orders = OrderParams { zone: (at == 1) as u8, void_after: 3, ..OrderParams::default() };
+        market.funding = FundingParams { interval_ms: 60_000, cap_ppm: Ppm(0), interest_ppm: 0 };
+    }
+    params
+}
+
+/// A ledger with a block in progress, and who asks what of it.
+pub struct Chain {
+    pub ledger: Ledger,
+    pub nonce: u64,
+    pub delta: Option<BlockDelta>,
+}
+
+impl Chain {
+    pub fn new(collateral: i128) -> Self {
+        let ledger = Ledger::genesis(&order_params(), TimeMs(1), users(6, collateral)).unwrap();
+        let mut chain = Self { ledger, nonce: 0, delta: None };
+        chain.begin(PRICE);
+        chain
+    }
+
+    pub fn begin(&mut self, price: u64) {
+        let height = self.ledger.globals().height.next();
+        self.ledger.begin_block(height, TimeMs(1 + height.0 * 100));
+        let marks = [(BTC, fresh(price)), (MarketId(1), fresh(3_000)), (MarketId(2), fresh(700))];
+        self.ledger.set_marks(&marks);
+    }
+
+    pub fn end(&mut self) {
+        self.delta = Some(self.ledger.end_block());
+        assert_eq!(self.ledger.audit(), Ok(()));
+    }
+
+    /// Ends the block and begins the next one.
+    pub fn next(&mut self, price: u64) {
+        self.end();
+        self.begin(price);
+    }
+
+    pub fn apply(&mut self, who: AccountId, action: Action) -> Result<Receipt, Refusal> {
+        self.nonce += 1;
+        let expiry = Height(self.ledger.globals().height.0 + 5);
+        self.ledger.apply(who, Nonce(self.nonce), expiry, &action)
+    }
+
+    pub fn place(&mut self, who: AccountId, terms: Terms) -> OrderId {
+        match self.apply(who, Action::Place(terms)) {
+            Ok(Receipt::Placed { order }) => order,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A quoted trade at the mark.
+    pub fn trade(&mut self, taker: AccountId, maker: AccountId, buys: bool, lots: i64) {
+        self.nonce += 1;
+        let side = if buys { Side::Sell } else { Side::Buy };
+        let price = self.ledger.market(BTC).unwrap().mark.unwrap().last_known().0.0;
+        let action = fill(&self.ledger, taker, maker, 0, side, price, lots, self.nonce);
+        self.apply(taker, action).unwrap();
+    }
+
+    pub fn account(&self, who: AccountId) -> &Account {
+        self.ledger.account(who).unwrap()
+    }
+
+    pub fn lots(&self, who: AccountId) -> i64 {
+        self.account(who).lots(BTC).0
+    }
+}
+
+pub fn order(market: MarketId, side: Side, limit: u64, lots: i64) -> Terms {
+    Terms {
+        market,
+        side,
+        limit: PriceTicks(limit),
+        lots: Lots(lots),
+        kind: Kind::Limit,
+        reduce_only: false,
+        good_til: None,
+        cloid: None,
+    }
+}
+
+pub fn close(side: Side, lots: i64) -> Terms {
+    Terms { reduce_only: true, ..order(BTC, side, PRICE, lots) }
+}
+
+/// An outcome in which one order buys from another.
+pub fn trades(
+    height: u64,
+    market: MarketId,
+    price: u64,
+    pairs: &[(OrderId, AccountId, Side, i64, bool)],
+) -> seawall_types::Outcome {
+    let mut own = MarketOutcome {
+        market,
+        price: Some(PriceTicks(price)),
+        fills: Vec::new(),
+        cuts: Vec::new(),
+        ends: Vec::new(),
+        slides: Vec::new(),
+    };
+    for (order, account, side, lots, whole) in pairs {
+        let maker = order.height < Height(height);
+        own.fills.push(Fill { order: *order, account: *account, side: *side, lots: Lots(*lots), maker });
+        if *whole {
+            own.ends.push(End { order: *order, reason: EndReason::Filled, lots: Lots(0) });
+        }
+    }
+    own.fills.sort_by_key(|fill| fill.order);
+    own.ends.sort_by_key(|end| end.order);
+    seawall_types::Outcome { height: Height(height), part: 0, last: true, markets: vec![own] }
+}
+
+pub fn nothing(height: u64) -> seawall_types::Outcome {
+    seawall_types::Outcome { height: Height(height), part: 0, last: true, markets: Vec::new() }
+}

@@ -11,6 +11,8 @@
 //! | [`Cloid`] | varint (u64) |
 //! | [`Kind`] | tag: 1 limit, 2 post-only or cancelled, 3 post-only or slid, 4 IOC, 5 liquidation close |
 //! | [`Terms`] | market, side, limit (not 0), lots (positive), kind, reduce-only: bool, good-til: option, cloid: option |
+//! | [`Crossing`] | tag: 1 above, 2 below |
+//! | [`Trigger`] | price (not 0), crossing |
 //! | [`Order`] | id, account, terms |
 //! | [`Reference`] | mark, low, high (none 0, high >= low) |
 //! | [`Name`] | tag: 1 order id, 2 cloid |
@@ -34,9 +36,9 @@
 //! The tags of reasons count from 1 in the order of [`CutReason`] and [`EndReason`].
 
 use crate::{
-    AccountId, Band, Cloid, Cut, CutReason, End, EndReason, Entry, Fill, Height, Inbox, Kind, Lots, MarketId,
-    MarketOutcome, Name, OnCross, Order, OrderId, Outcome, PriceTicks, Reference, Request, Side, Slide,
-    Terms,
+    AccountId, Band, Cloid, Crossing, Cut, CutReason, End, EndReason, Entry, Fill, Height, Inbox, Kind, Lots,
+    MarketId, MarketOutcome, Name, OnCross, Order, OrderId, Outcome, PriceTicks, Reference, Request, Side,
+    Slide, Terms, Trigger,
     limits::{MAX_ENTRIES_PER_INBOX, MAX_MARKETS, MAX_ORDERS_PER_OUTCOME},
     outcome::CUT_REASONS,
 };
@@ -149,6 +151,7 @@ tag! {
 }
 
 plain_tag! {
+    Crossing { Above = 1, Below = 2 }
     CutReason { Modified = 1, Reduced = 2, SelfCross = 3 }
     EndReason {
         Filled = 1, IocRemainder = 2, Expired = 3, Cancelled = 4, Replaced = 5, Merged = 6, NotFound = 7,
@@ -162,6 +165,7 @@ record! {
         market: MarketId, side: Side, limit: PriceTicks, lots: Lots, kind: Kind, reduce_only: bool,
         good_til: Option<Height>, cloid: Option<Cloid>
     } if Terms::is_valid;
+    Trigger { price: PriceTicks, crossing: Crossing } if Trigger::is_valid;
     Order { id: OrderId, account: AccountId, terms: Terms };
     Band { low: PriceTicks, high: PriceTicks };
     Reference { mark: PriceTicks, band: Band } if Reference::is_valid;

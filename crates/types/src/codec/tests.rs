@@ -1,7 +1,7 @@
 //! Round trips, refusals, golden vectors, property tests and fuzz tests of the encoding.
 
 use super::*;
-use crate::{Cloid, Kind, OnCross, testing};
+use crate::{Cloid, Crossing, Kind, OnCross, testing};
 use commonware_codec::{Copying, DecodeExt, Encode};
 use core::fmt::Debug;
 use proptest::prelude::*;

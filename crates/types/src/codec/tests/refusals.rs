@@ -61,7 +61,7 @@ fn tags_out_of_range() {
     for tag in [0, 6, 255] {
         assert!(matches!(decode::<PriceState>(&[tag]), Err(Error::InvalidEnum(t)) if t == tag));
     }
-    for tag in [0, 15, 255] {
+    for tag in [0, 18, 255] {
         assert!(matches!(decode::<Action>(&[tag, 0, 0]), Err(Error::InvalidEnum(t)) if t == tag));
     }
 }
@@ -320,4 +320,24 @@ fn values_out_of_limits_are_written_as_refusals() {
     let mut body = usual_body();
     body.actions.reverse();
     assert!(decode::<Body>(&body.encode()).is_err());
+}
+
+#[test]
+fn triggers_without_a_price_and_leverages_beyond_every_market() {
+    let trigger =
+        |price, crossing: u8| Raw::default().raw(&[15]).var(price).put(crossing).put(smallest_terms());
+    let action = Action::PlaceTrigger { trigger: smallest_trigger(), terms: smallest_terms() };
+    assert_eq!(decode::<Action>(&trigger(1, 1).0).unwrap(), action);
+    refused::<Action>(&trigger(0, 1), "Trigger", "out of its range");
+    refused::<Action>(&trigger(limits::MAX_PRICE_TICKS + 1, 1), "PriceTicks", BEYOND);
+    for tag in [0, 3, 255] {
+        assert!(matches!(decode::<Action>(&trigger(1, tag).0), Err(Error::InvalidEnum(t)) if t == tag));
+    }
+    let leverage = |leverage| Raw::default().raw(&[17, 0]).var(leverage);
+    let most = limits::MAX_PPM;
+    for leverage_is in [0, 1, most] {
+        let action = Action::SetLeverage { market: MarketId(0), leverage: leverage_is };
+        assert_eq!(decode::<Action>(&leverage(leverage_is.into()).0).unwrap(), action);
+    }
+    refused::<Action>(&leverage(u64::from(most) + 1), "Action::leverage", BEYOND);
 }

@@ -120,6 +120,14 @@ pub(super) fn largest_terms() -> Terms {
     }
 }
 
+pub(super) fn smallest_trigger() -> Trigger {
+    Trigger { price: PriceTicks(1), crossing: Crossing::Above }
+}
+
+fn largest_trigger() -> Trigger {
+    Trigger { price: PriceTicks(limits::MAX_PRICE_TICKS), crossing: Crossing::Below }
+}
+
 fn first_order() -> Name {
     Name::Id(OrderId { height: Height(0), index: 0 })
 }
@@ -172,6 +180,12 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
                 lots: Lots(limits::MAX_LOTS),
             },
         ),
+        ("min", Action::PlaceTrigger { trigger: smallest_trigger(), terms: smallest_terms() }),
+        ("max", Action::PlaceTrigger { trigger: largest_trigger(), terms: largest_terms() }),
+        ("min", Action::ScheduleCancel { at: None }),
+        ("max", Action::ScheduleCancel { at: Some(TimeMs(u64::MAX)) }),
+        ("min", Action::SetLeverage { market: MarketId(0), leverage: 0 }),
+        ("max", Action::SetLeverage { market: MarketId(u16::MAX), leverage: limits::MAX_PPM }),
     ]
 }
 
@@ -184,6 +198,7 @@ fn usual_actions() -> Vec<Action> {
         Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
         Action::Close(usual_terms(Kind::Limit, true)),
         Action::CancelAll { market: Some(MarketId(2)), keep_reduce_only: true },
+        Action::ScheduleCancel { at: Some(TimeMs(1_760_000_030_123)) },
         Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
         Action::SetMarginMode { market: MarketId(2), mode: MarginMode::Isolated },
         Action::Withdraw { amount: Atoms(16_384), recipient: Recipient(bytes(33)) },
@@ -197,6 +212,11 @@ fn usual_actions() -> Vec<Action> {
             limit: PriceTicks(6_543_211),
             lots: Lots(151),
         },
+        Action::PlaceTrigger {
+            trigger: Trigger { price: PriceTicks(6_500_000), crossing: Crossing::Below },
+            terms: usual_terms(Kind::Ioc, true),
+        },
+        Action::SetLeverage { market: MarketId(2), leverage: 20 },
     ]
 }
 
