@@ -1,6 +1,6 @@
 //! The benchmarks as commands, for whichever program offers them.
 
-use crate::{callgrind::Runner, margin, sweep, workload};
+use crate::{auction, callgrind::Runner, margin, sweep, workload};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -13,6 +13,8 @@ pub enum Command {
     Margin(Counted),
     /// Instructions of a block's liquidation sweep: what they depend on, through a crash, after a gap.
     Sweep(Counted),
+    /// Instructions and time of an auction: what they depend on, and the worst cases.
+    Auction(Counted),
     /// Execution and state root of full blocks over many accounts.
     #[cfg(feature = "chain")]
     Execution {
@@ -118,6 +120,9 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         }
         Command::Sweep(options) => {
             show(&sweep::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        Command::Auction(options) => {
+            show(&auction::run(&counted(&options)?, &progress)?, options.output, &progress)
         }
         #[cfg(feature = "chain")]
         Command::Execution { accounts, actions, blocks, output } => {
