@@ -12,7 +12,7 @@
 //! searches no list and touches no neighbour, and sweeping costs each order that ends two looks at a slot, whatever the
 //! length of the list.
 
-use crate::{Band, Cloid, Kind, Name, Order, OrderId};
+use crate::{Band, Cloid, Kind, Name, Order, OrderId, index::Index};
 use seawall_types::{AccountId, Height, Lots, PriceTicks, Side};
 use std::collections::BTreeMap;
 
@@ -96,20 +96,20 @@ fn is_open(slots: &[Slot], handle: &Handle) -> bool {
 /// What there is for each of some keys. Each has a number, under which it is found without a search.
 #[derive(Clone, Debug)]
 struct Shelf<K, V> {
-    numbers: BTreeMap<K, u32>,
+    numbers: Index<K>,
     values: Vec<(K, V)>,
     free: Vec<u32>,
 }
 
 impl<K, V> Default for Shelf<K, V> {
     fn default() -> Self {
-        Self { numbers: BTreeMap::new(), values: Vec::new(), free: Vec::new() }
+        Self { numbers: Index::default(), values: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<K: Ord + Copy, V: Default> Shelf<K, V> {
     fn get(&self, key: K) -> Option<&V> {
-        self.numbers.get(&key).map(|number| self.at(*number))
+        self.numbers.get(key).map(|number| self.at(number))
     }
 
     fn at(&self, number: u32) -> &V {
@@ -123,7 +123,7 @@ impl<K: Ord + Copy, V: Default> Shelf<K, V> {
     /// The number of a key, which is there from now on.
     fn number(&mut self, key: K) -> u32 {
         let Self { numbers, values, free } = self;
-        *numbers.entry(key).or_insert_with(|| match free.pop() {
+        numbers.get_or_insert_with(key, || match free.pop() {
             Some(number) => {
                 values[number as usize].0 = key;
                 number
@@ -137,15 +137,19 @@ impl<K: Ord + Copy, V: Default> Shelf<K, V> {
 
     fn remove(&mut self, number: u32) {
         let (key, value) = &mut self.values[number as usize];
-        self.numbers.remove(key);
+        self.numbers.remove(*key);
         *value = V::default();
         self.free.push(number);
     }
 
-    fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.numbers.iter().map(|(key, number)| (*key, self.at(*number)))
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (K, &V)> {
+        self.numbers.iter().map(|(key, number)| (key, self.at(number)))
     }
 }
+
+/// The number of an account that has orders, until the next one ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnerNumber(u32);
 
 /// What an account has.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +187,8 @@ pub(crate) struct Book {
     slots: Vec<Slot>,
     free: Vec<At>,
     heights: Shelf<Height, List>,
+    /// The height of the last order that came in, and its number.
+    newest: Option<(Height, u32)>,
     owners: Shelf<AccountId, Owner>,
     bids: Levels,
     asks: Levels,
@@ -238,8 +244,8 @@ impl Book {
     /// Where an open order lies.
     pub fn at(&self, id: OrderId) -> Option<At> {
         let handles = &self.heights.get(id.height)?.handles;
-        let place = handles.binary_search_by_key(&id.index, |handle| handle.index).ok()?;
-        let handle = &handles[place];
+        let place = handles.partition_point(|handle| handle.index < id.index);
+        let handle = handles.get(place).filter(|handle| handle.index == id.index)?;
         is_open(&self.slots, handle).then_some(handle.at)
     }
 
@@ -269,11 +275,8 @@ impl Book {
         band: Option<Band>,
     ) -> impl DoubleEndedIterator<Item = (PriceTicks, &PriceLevel)> {
         let levels = self.side(side);
-        let inside = match band {
-            Some(Band { low, high }) => levels.numbers.range(low..=high),
-            None => levels.numbers.range(..),
-        };
-        inside.map(|(price, number)| (*price, levels.at(*number)))
+        let Band { low, high } = band.unwrap_or(Band { low: PriceTicks(0), high: PriceTicks(u64::MAX) });
+        levels.numbers.range(low..=high).map(|(price, number)| (price, levels.at(number)))
     }
 
     /// The orders of a level, by priority: liquidation closes, then by arrival.
@@ -286,10 +289,15 @@ impl Book {
         self.owners.get(account).into_iter().flat_map(|owner| owner.orders.open(&self.slots))
     }
 
+    /// The number of an account that has orders.
+    pub fn owner(&self, account: AccountId) -> Option<OwnerNumber> {
+        self.owners.numbers.get(account).map(OwnerNumber)
+    }
+
     /// How many orders of an account count for the same cap as one of this kind: those that rest, or the IOCs of
     /// this inbox. Liquidation closes have no cap.
-    pub fn alike(&self, account: AccountId, kind: Kind) -> usize {
-        self.owners.get(account).map_or(0, |owner| match kind {
+    pub fn alike(&self, owner: Option<OwnerNumber>, kind: Kind) -> usize {
+        owner.map(|number| self.owners.at(number.0)).map_or(0, |owner| match kind {
             Kind::Liquidation => 0,
             Kind::Ioc => owner.iocs,
             Kind::Limit | Kind::PostOnly(_) => owner.orders.open - owner.iocs - owner.closes,
@@ -309,14 +317,18 @@ impl Book {
         self.expiries.first_key_value().filter(|((good_til, _), _)| *good_til < height).map(|(_, at)| *at)
     }
 
-    /// Takes a new order in, without listing it.
-    pub fn hold(&mut self, order: Order) -> Handle {
+    /// Takes a new order in, without listing it. `owner` is the number of its account, if that has orders.
+    pub fn hold(&mut self, order: Order, owner: Option<OwnerNumber>) -> Handle {
         let Order { id, account, terms } = order;
         let at = self.free.pop().unwrap_or(At(self.slots.len() as u32));
         let handle = Handle { height: id.height, index: id.index, at };
-        let height = self.heights.number(id.height);
+        let height = match self.newest {
+            Some((newest, number)) if newest == id.height => number,
+            _ => self.heights.number(id.height),
+        };
+        self.newest = Some((id.height, height));
         self.heights.at_mut(height).add(handle);
-        let number = self.owners.number(account);
+        let number = owner.map_or_else(|| self.owners.number(account), |owner| owner.0);
         let owner = self.owners.at_mut(number);
         owner.orders.add(handle);
         match terms.kind {
@@ -376,6 +388,7 @@ impl Book {
         list.count_off(&self.slots);
         if list.open == 0 {
             self.heights.remove(height);
+            self.newest = None;
         }
         let owner = self.owners.at_mut(number);
         owner.orders.count_off(&self.slots);

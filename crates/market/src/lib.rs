@@ -102,6 +102,7 @@
 
 mod auction;
 mod book;
+mod index;
 pub mod limits;
 pub mod zone;
 

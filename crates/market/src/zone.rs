@@ -152,7 +152,8 @@ impl Zone {
         accepted.sort_unstable_by_key(|order| order.id);
         for order in accepted {
             if let Some(book) = zone.books.get_mut(&order.terms.market) {
-                let handle = book.hold(order);
+                let owner = book.owner(order.account);
+                let handle = book.hold(order, owner);
                 if let Some(at) = book.open(&handle) {
                     book.list(at, order.terms.limit);
                 }
@@ -266,6 +267,8 @@ struct Round<'a> {
     salt: &'a [u8; 32],
     /// Orders that came in with this inbox, by id. Some of them have ended.
     fresh: Vec<Handle>,
+    /// Some of them are post-only.
+    judges: bool,
     fills: Vec<Fill>,
     cuts: BTreeMap<(OrderId, CutReason), Lots>,
     ends: Vec<End>,
@@ -281,6 +284,7 @@ impl<'a> Round<'a> {
             height: inbox.height,
             salt: &inbox.salt,
             fresh: Vec::new(),
+            judges: false,
             fills: Vec::new(),
             cuts: BTreeMap::new(),
             ends: Vec::new(),
@@ -363,11 +367,12 @@ impl<'a> Round<'a> {
     fn place(&mut self, order: Order) {
         let Order { id, account, terms } = order;
         let named = |cloid| self.book.find(account, Name::Cloid(cloid)).is_some();
+        let owner = self.book.owner(account);
         let refused = if terms.good_til.is_some_and(|good_til| good_til < self.height) {
             Some(EndReason::Expired)
         } else if terms.lots < self.params.min_lots && !terms.closes() {
             Some(EndReason::BelowMinimum)
-        } else if self.book.alike(account, terms.kind) >= self.cap {
+        } else if self.book.alike(owner, terms.kind) >= self.cap {
             Some(EndReason::TooManyOpen)
         } else if terms.cloid.is_some_and(named) {
             Some(EndReason::DuplicateCloid)
@@ -377,8 +382,9 @@ impl<'a> Round<'a> {
         match refused {
             Some(reason) => self.note(id, reason, terms.lots),
             None => {
-                let handle = self.book.hold(order);
+                let handle = self.book.hold(order, owner);
                 self.fresh.push(handle);
+                self.judges |= matches!(terms.kind, Kind::PostOnly(_));
             }
         }
     }
@@ -400,6 +406,9 @@ impl<'a> Round<'a> {
 
     /// Cancels or slides new post-only orders that would take.
     fn judge_post_only(&mut self, reference: Option<&Reference>) {
+        if !self.judges {
+            return;
+        }
         let (bid, ask) = (self.best(Side::Buy, reference), self.best(Side::Sell, reference));
         for at in self.fresh() {
             let Order { id, terms, .. } = *self.book.order(at);
@@ -424,6 +433,9 @@ impl<'a> Round<'a> {
 
     /// Draws the new resting orders that the book has no room for.
     fn make_room(&mut self) {
+        if self.book.len() <= self.params.max_orders {
+            return;
+        }
         let mut fresh = self.fresh();
         let room = self.params.max_orders.saturating_sub(self.book.len() - fresh.len());
         fresh.retain(|at| !self.book.order(*at).terms.kind.is_immediate());
@@ -440,29 +452,34 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Lists the new orders that take part, and ends immediate ones that cannot.
-    fn list(&mut self, reference: Option<&Reference>) {
-        for at in self.fresh() {
-            let Order { id, terms, .. } = *self.book.order(at);
-            if !terms.kind.is_immediate() {
-                let slid = if self.slides.is_empty() { None } else { self.slides.get(&id) };
-                self.book.list(at, slid.copied().unwrap_or(terms.limit));
-            } else if let Some(limit) = reference.and_then(|reference| tightened(&terms, reference)) {
-                self.book.list(at, limit);
+    /// Lists the new orders that take part, and ends immediate ones that cannot. Returns those that are listed.
+    fn list(&mut self, reference: Option<&Reference>) -> Vec<At> {
+        let mut listed = self.fresh();
+        listed.retain(|at| {
+            let Order { id, terms, .. } = self.book.order(*at);
+            let limit = if !terms.kind.is_immediate() {
+                let slid = if self.slides.is_empty() { None } else { self.slides.get(id) };
+                Some(slid.copied().unwrap_or(terms.limit))
             } else {
-                self.end(at, EndReason::IocRemainder);
+                reference.and_then(|reference| tightened(terms, reference))
+            };
+            match limit {
+                Some(limit) => self.book.list(*at, limit),
+                None => self.end(*at, EndReason::IocRemainder),
             }
-        }
+            limit.is_some()
+        });
+        listed
     }
 
     fn close(mut self, market: MarketId, reference: Option<&Reference>) -> MarketOutcome {
         self.judge_post_only(reference);
         self.make_room();
         let carried = [Side::Buy, Side::Sell].map(|side| self.best(side, reference));
-        self.list(reference);
+        let listed = self.list(reference);
         let mut price = None;
         if let Some(reference) = reference {
-            for account in self.suspects(carried, reference) {
+            for account in self.suspects(&listed, carried, reference) {
                 self.uncross(account, reference);
             }
             if let Some(clearing) = clear(self.book, reference) {
@@ -476,8 +493,8 @@ impl<'a> Round<'a> {
             }
         }
         let Self { mut fills, cuts, mut ends, slides, .. } = self;
-        fills.sort_unstable_by_key(|fill| fill.order);
-        ends.sort_unstable_by_key(|end| end.order);
+        sort_by_id(&mut fills, |fill| fill.order);
+        sort_by_id(&mut ends, |end| end.order);
         debug_assert!(ends.is_sorted_by(|one, other| one.order < other.order), "an order ends twice");
         MarketOutcome {
             market,
@@ -494,19 +511,25 @@ impl<'a> Round<'a> {
     ///
     /// Who crosses itself with a new order reaches what was carried over, or another new order of its own. If what was
     /// carried over crosses (the band has moved, or there was no auction), everybody with bids there is one, too.
-    fn suspects(&self, carried: [Option<PriceTicks>; 2], reference: &Reference) -> Vec<AccountId> {
+    fn suspects(
+        &self,
+        listed: &[At],
+        carried: [Option<PriceTicks>; 2],
+        reference: &Reference,
+    ) -> Vec<AccountId> {
         let [bid, ask] = carried;
-        let takes_part = |at: &At| reference.band.contains(self.book.order(*at).terms.limit);
-        let fresh: Vec<At> = self.fresh().into_iter().filter(takes_part).collect();
-        let limits = |side: Side| {
-            let own = fresh.iter().map(|at| &self.book.order(*at).terms).filter(move |own| own.side == side);
-            own.map(|terms| terms.limit)
-        };
-        let (new_bid, new_ask) = (limits(Side::Buy).max(), limits(Side::Sell).min());
+        let takes_part = |order: &&Order| reference.band.contains(order.terms.limit);
+        let new = || listed.iter().map(|at| self.book.order(*at)).filter(takes_part);
+        let (mut new_bid, mut new_ask) = (None, None);
+        for order in new() {
+            match order.terms.side {
+                Side::Buy => new_bid = new_bid.max(Some(order.terms.limit)),
+                Side::Sell => new_ask = least(new_ask, order.terms.limit),
+            }
+        }
         // Who reaches what was carried over, and who reaches somebody's new order.
         let (mut far, mut near) = (Vec::new(), Vec::new());
-        for at in fresh {
-            let Order { account, terms, .. } = self.book.order(at);
+        for Order { account, terms, .. } in new() {
             let (old, new) = match terms.side {
                 Side::Buy => (ask, new_ask),
                 Side::Sell => (bid, new_bid),
@@ -523,7 +546,7 @@ impl<'a> Round<'a> {
         far.extend(near.into_iter().filter(|account| {
             let own = self.book.of(*account).rev().map(|at| self.book.order(at));
             let new = own.take_while(|order| order.id.height == self.height);
-            crosses(new.map(|order| &order.terms), reference)
+            crossing(new.map(|order| &order.terms), reference).is_some()
         }));
         if let (Some(bid), Some(ask)) = (bid, ask)
             && ask <= bid
@@ -540,46 +563,56 @@ impl<'a> Round<'a> {
     /// Cancels what of an account's orders crosses other orders of it.
     fn uncross(&mut self, account: AccountId, reference: &Reference) {
         let terms = self.book.of(account).map(|at| &self.book.order(at).terms);
-        if !crosses(terms, reference) {
-            return;
-        }
-        let takes_part = |(_, order): &(At, Order)| reference.band.contains(order.terms.limit);
-        let own = self.book.of(account).rev().map(|at| (at, *self.book.order(at))).filter(takes_part);
-        let (closes, own): (Vec<_>, Vec<_>) =
-            own.partition(|(_, order)| order.terms.kind == Kind::Liquidation);
-        let (yields, mut own): (Vec<_>, Vec<_>) =
-            own.into_iter().partition(|(_, order)| closes.iter().any(|(_, close)| close.crosses(order)));
-        for (at, _) in yields {
-            self.end(at, EndReason::SelfCross);
-        }
-        let limits = |side: Side| own.iter().filter(move |(_, order)| order.terms.side == side);
-        let best_bid = limits(Side::Buy).map(|(_, order)| order.terms.limit).max();
-        let best_ask = limits(Side::Sell).map(|(_, order)| order.terms.limit).min();
-        let open: Vec<Lots> = own.iter().map(|(_, order)| order.terms.lots).collect();
-        for newer in 0..own.len() {
-            let best = match own[newer].1.terms.side {
-                Side::Buy => best_ask,
-                Side::Sell => best_bid,
-            };
-            if !best.is_some_and(|best| own[newer].1.terms.accepts(best)) {
+        let Some((ask, bid)) = crossing(terms, reference) else { return };
+        // Its orders that reach the best of its other side, newest first. Nothing else of it crosses anything.
+        let mut sides: [Vec<Own>; 2] = [Vec::new(), Vec::new()];
+        // The best limits of its liquidation closes.
+        let (mut close_bid, mut close_ask) = (None, None);
+        for at in self.book.of(account).rev() {
+            let Order { id, terms, .. } = self.book.order(at);
+            let (limit, lots) = (terms.limit, terms.lots);
+            if !reference.band.contains(limit) {
                 continue;
             }
-            for older in newer + 1..own.len() {
-                if own[newer].1.terms.lots == Lots::ZERO {
-                    break;
-                }
-                if own[newer].1.crosses(&own[older].1) {
-                    let lots = own[newer].1.terms.lots.min(own[older].1.terms.lots);
-                    for at in [newer, older] {
-                        own[at].1.terms.lots -= lots;
-                    }
-                }
+            let close = terms.kind == Kind::Liquidation;
+            match terms.side {
+                Side::Buy if close => close_bid = close_bid.max(Some(limit)),
+                Side::Sell if close => close_ask = least(close_ask, limit),
+                Side::Buy if limit >= ask => sides[0].push(Own { id: *id, at, limit, open: lots, lots }),
+                Side::Sell if limit <= bid => sides[1].push(Own { id: *id, at, limit, open: lots, lots }),
+                _ => {}
             }
         }
-        for ((at, order), open) in own.into_iter().zip(open) {
-            let lost = open - order.terms.lots;
+        let [bids, asks] = &mut sides;
+        let mut yields = |own: &mut Vec<Own>, crosses: &dyn Fn(PriceTicks) -> bool| {
+            own.retain(|own| {
+                let crosses = crosses(own.limit);
+                if crosses {
+                    self.end(own.at, EndReason::SelfCross);
+                }
+                !crosses
+            });
+        };
+        yields(bids, &|limit| close_ask.is_some_and(|close| close <= limit));
+        yields(asks, &|limit| close_bid.is_some_and(|close| limit <= close));
+        let (mut bid, mut ask) = (0, 0);
+        while let (Some(newest_bid), Some(newest_ask)) = (bids.get_mut(bid), asks.get_mut(ask)) {
+            if newest_bid.lots == Lots::ZERO {
+                bid += 1;
+            } else if newest_ask.lots == Lots::ZERO {
+                ask += 1;
+            } else if newest_bid.id > newest_ask.id {
+                newest_bid.set_against(&mut asks[ask..], |bid, ask| ask <= bid);
+                bid += 1;
+            } else {
+                newest_ask.set_against(&mut bids[bid..], |ask, bid| ask <= bid);
+                ask += 1;
+            }
+        }
+        for own in sides.into_iter().flatten() {
+            let lost = own.open - own.lots;
             if lost > Lots::ZERO {
-                self.cut(at, lost, CutReason::SelfCross, EndReason::SelfCross);
+                self.cut(own.at, lost, CutReason::SelfCross, EndReason::SelfCross);
             }
         }
     }
@@ -599,16 +632,66 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Whether some of these orders of one account that take part cross each other.
-fn crosses<'a>(orders: impl Iterator<Item = &'a Terms>, reference: &Reference) -> bool {
+/// Sorts records by the ids that they have, none twice.
+///
+/// What is sorted is one small integer for each record: its height above the least, then its index, then its place.
+/// Where the heights are too far apart for that, the records are sorted themselves.
+fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
+    let heights = || records.iter().map(|record| id(record).height.0);
+    let (Some(least), Some(most)) = (heights().min(), heights().max()) else { return };
+    if most - least > u64::from(u32::MAX) {
+        return records.sort_unstable_by_key(id);
+    }
+    let key = |record: &T| (id(record).height.0 - least) << 32 | u64::from(id(record).index);
+    let mut places: Vec<(u64, u32)> =
+        records.iter().zip(0..).map(|(record, place)| (key(record), place)).collect();
+    places.sort_unstable_by_key(|(key, _)| *key);
+    *records = places.into_iter().map(|(_, place)| records[place as usize]).collect();
+}
+
+/// An order of an account that may cross others of it.
+struct Own {
+    id: OrderId,
+    at: At,
+    limit: PriceTicks,
+    /// Lots that it had, and those that are left.
+    open: Lots,
+    lots: Lots,
+}
+
+impl Own {
+    /// Sets it against older orders of the other side, newest first, that it crosses.
+    fn set_against(&mut self, older: &mut [Self], crosses: impl Fn(PriceTicks, PriceTicks) -> bool) {
+        for other in older {
+            if self.lots == Lots::ZERO {
+                break;
+            }
+            if crosses(self.limit, other.limit) {
+                let lots = self.lots.min(other.lots);
+                self.lots -= lots;
+                other.lots -= lots;
+            }
+        }
+    }
+}
+
+fn least(one: Option<PriceTicks>, other: PriceTicks) -> Option<PriceTicks> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
+
+/// The best ask and the best bid among orders of one account, of those that take part, if they cross.
+fn crossing<'a>(
+    orders: impl Iterator<Item = &'a Terms>,
+    reference: &Reference,
+) -> Option<(PriceTicks, PriceTicks)> {
     let (mut bid, mut ask) = (None, None);
     for terms in orders.filter(|terms| reference.band.contains(terms.limit)) {
         match terms.side {
             Side::Buy => bid = bid.max(Some(terms.limit)),
-            Side::Sell => ask = Some(ask.map_or(terms.limit, |ask: PriceTicks| ask.min(terms.limit))),
+            Side::Sell => ask = least(ask, terms.limit),
         }
     }
-    bid.zip(ask).is_some_and(|(bid, ask)| ask <= bid)
+    ask.zip(bid).filter(|(ask, bid)| ask <= bid)
 }
 
 /// The limit of an immediate order inside the band; `None` if it cannot trade there.
