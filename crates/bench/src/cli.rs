@@ -1,6 +1,6 @@
 //! The benchmarks as commands, for whichever program offers them.
 
-use crate::{auction, callgrind::Runner, margin, sweep, workload};
+use crate::{auction, callgrind::Runner, fills, margin, sweep, workload};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -15,6 +15,8 @@ pub enum Command {
     Sweep(Counted),
     /// Instructions and time of an auction: what they depend on, and the worst cases.
     Auction(Counted),
+    /// Fills that the ledger settles in a second of one core, and the instructions of one.
+    Fills(Counted),
     /// Execution and state root of full blocks over many accounts.
     #[cfg(feature = "chain")]
     Execution {
@@ -120,6 +122,9 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         }
         Command::Sweep(options) => {
             show(&sweep::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        Command::Fills(options) => {
+            show(&fills::run(&counted(&options)?, &progress)?, options.output, &progress)
         }
         Command::Auction(options) => {
             show(&auction::run(&counted(&options)?, &progress)?, options.output, &progress)

@@ -8,6 +8,7 @@
 //! | [`margin`] | one margin check |
 //! | [`sweep`] | a block's liquidation sweep: what it depends on, through a whole crash, after a gap |
 //! | [`auction`] | an auction: what it depends on, and its worst cases |
+//! | [`fills`] | settling the fills of an auction |
 //!
 //! With the feature `chain`, which takes minutes to compile:
 //!
@@ -37,6 +38,7 @@
 pub mod auction;
 pub mod callgrind;
 pub mod crash;
+pub mod fills;
 pub mod fit;
 pub mod flow;
 pub mod margin;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{auction, margin, sweep};
+use crate::{auction, fills, margin, sweep};
 
 /// What to run. Passed as one argument, in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub enum Workload {
     Gap(sweep::Storm),
     /// Auctions of a zone.
     Auction(auction::Case),
+    /// Blocks that settle auctions.
+    Fills(fills::Case),
 }
 
 impl Workload {
@@ -42,6 +44,7 @@ impl Workload {
             Self::Moves { accounts, .. } => format!("moves-{accounts}"),
             Self::Crash(storm) => format!("crash-{}", storm.accounts),
             Self::Gap(storm) => format!("gap-{}", storm.accounts),
+            Self::Fills(case) => format!("fills-{}", case.accounts),
             Self::Auction(case) => {
                 format!("auction-{:?}-{}-{}", case.shape, case.incoming, case.resting).to_lowercase()
             }
@@ -68,6 +71,7 @@ pub fn work(argument: &str) -> io::Result<()> {
         Workload::Crash(storm) => sweep::work_crash(&storm, &mut |facts| say(&facts)),
         Workload::Gap(storm) => sweep::work_gap(&storm, &mut |facts| say(&facts)),
         Workload::Auction(case) => auction::work(&case, &mut |facts| say(&facts)),
+        Workload::Fills(case) => fills::work(&case, &mut |facts| say(&facts)),
     }
     Ok(())
 }
