@@ -11,7 +11,7 @@
 //! the orders they touch: those that come in, and those that trade.
 
 use core::fmt;
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::ProgressBar;
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     callgrind::{Error, Region, Runner, measured_region},
+    clock::seconds,
     fit::least_squares,
     flow::{Flow, MIDDLE, Placement, Step},
     sweep::grouped,
@@ -171,11 +172,7 @@ pub fn run(runner: &Runner, progress: &ProgressBar) -> Result<Report, Error> {
 /// Milliseconds of auctions of this kind, in this process.
 fn times(case: Case) -> Vec<f64> {
     let mut times = Vec::new();
-    let mut time = |work: &mut dyn FnMut()| {
-        let begun = Instant::now();
-        work();
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
-    };
+    let mut time = |work: &mut dyn FnMut()| times.push(seconds(work) * 1e3);
     play(&Case { auctions: TIMED, ..case }, &mut time, &mut |_| ());
     times
 }

@@ -8,7 +8,6 @@
 //! collected. Authenticated storage is not part of the ledger.
 
 use core::fmt;
-use std::time::Instant;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::ProgressBar;
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     callgrind::{Error, Region, Runner, measured_region},
+    clock::seconds,
     population::{self, PRICE},
     sweep::grouped,
     workload::Workload,
@@ -109,12 +109,6 @@ pub fn run(runner: &Runner, progress: &ProgressBar) -> Result<Report, Error> {
     let mut end = |work: &mut dyn FnMut()| ended.push(seconds(work));
     play(&timed, &mut settle, &mut end, &mut |seen| facts.push(seen));
     report(timed, &regions, &facts, &settled, &ended)
-}
-
-fn seconds(work: &mut dyn FnMut()) -> f64 {
-    let begun = Instant::now();
-    work();
-    begun.elapsed().as_secs_f64()
 }
 
 fn report(

@@ -10,6 +10,8 @@
 //! | [`auction`] | an auction: what it depends on, and its worst cases |
 //! | [`fills`] | settling the fills of an auction |
 //!
+//! With the feature `peers`, which brings published matching engines, `peers` puts the auction beside them.
+//!
 //! With the feature `chain`, which takes minutes to compile:
 //!
 //! | module | what it measures |
@@ -27,6 +29,7 @@
 //! | [`workload`] | the programs that are run there; what they say of each region |
 //! | [`population`] | synthetic accounts, some of them placed so that a known number reacts to a move |
 //! | [`crash`] | a recorded crash and its opening book as a ledger and marks |
+//! | [`clock`] | time of a thread on its core |
 //! | [`flow`] | a seeded flow of orders |
 //! | [`fit`] | least squares |
 //!
@@ -37,6 +40,7 @@
 
 pub mod auction;
 pub mod callgrind;
+pub mod clock;
 pub mod crash;
 pub mod fills;
 pub mod fit;
@@ -55,6 +59,8 @@ pub mod cli;
 pub mod execution;
 #[cfg(feature = "chain")]
 pub mod finality;
+#[cfg(feature = "peers")]
+pub mod peers;
 #[cfg(feature = "chain")]
 pub mod restart;
 pub mod topology;
