@@ -1057,24 +1057,31 @@ impl Ledger {
             for cut in &market.cuts {
                 self.touch(cut.order, |order| order.spent += cut.lots);
             }
+            let mut ends = market.ends.iter().peekable();
             for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
-                let settled = self.settle_fill(market.market, fill, price, &mut report.deficits);
+                // Both lists ascend. An order that ends with its fill is changed once.
+                while ends.next_if(|end| end.order < fill.order).is_some() {}
+                let over = ends.peek().is_some_and(|end| end.order == fill.order && end.lots == Lots::ZERO);
+                let settled = self.settle_fill(market.market, fill, price, over, &mut report.deficits);
                 report.fills.push(settled);
+                accounts.push(fill.account.0 as u32);
             }
+            let mut fills = market.fills.iter().peekable();
             for end in &market.ends {
-                let order = self.book.orders.get(&end.order).copied();
-                if let Some(close) =
-                    order.filter(|own| own.terms.kind == Kind::Liquidation && own.live() > Lots::ZERO)
-                {
-                    self.note_unfilled(close.account.0 as u32, market.market);
-                }
-                self.touch(end.order, |order| order.ended = true);
                 report.ends.push(*end);
+                while fills.next_if(|fill| fill.order < end.order).is_some() {}
+                if end.lots == Lots::ZERO && fills.peek().is_some_and(|fill| fill.order == end.order) {
+                    continue;
+                }
+                let Some(order) = self.touch(end.order, |order| order.ended = true) else { continue };
+                let account = order.account.0 as u32;
+                if order.terms.kind == Kind::Liquidation && order.live() > Lots::ZERO {
+                    self.note_unfilled(account, market.market);
+                }
+                accounts.push(account);
             }
-            let named =
-                (market.ends.iter().map(|end| end.order)).chain(market.cuts.iter().map(|cut| cut.order));
-            let owners = named.filter_map(|id| self.book.orders.get(&id)).map(|order| order.account.0 as u32);
-            accounts.extend(owners.chain(market.fills.iter().map(|fill| fill.account.0 as u32)));
+            let cut = market.cuts.iter().filter_map(|cut| self.book.orders.get(&cut.order));
+            accounts.extend(cut.map(|order| order.account.0 as u32));
         }
         if outcome.last {
             self.end_height(zone, outcome.height);
@@ -1130,28 +1137,35 @@ impl Ledger {
         Ok(inbox.references.keys().copied().collect())
     }
 
-    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) {
-        if let Some(mut order) = self.book.orders.get(&id).copied() {
-            change(&mut order);
-            self.set_order(id, Some(order));
-        }
+    /// Changes an order in place, but not whose it is, nor its market, side or purpose. Returns it as it was.
+    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
+        let order = self.book.orders.get_mut(&id)?;
+        let old = *order;
+        change(order);
+        let new = *order;
+        self.remember_order(id, &old);
+        let zone = self.zone_of(new.terms.market);
+        self.book.retally(id, &old, &new, zone);
+        Some(old)
     }
 
     /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop. What is
-    /// reserved for its account follows when all of the part is settled.
+    /// reserved for its account follows when all of the part is settled. `over` says that the order ends with it.
     fn settle_fill(
         &mut self,
         market: MarketId,
         fill: &Fill,
         price: PriceTicks,
+        over: bool,
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
-        let (closes, liquidation) =
-            self.book.orders.get(&fill.order).map_or((false, false), |order| {
-                (order.terms.closes(), order.terms.kind == Kind::Liquidation)
-            });
-        self.touch(fill.order, |order| order.spent += fill.lots);
+        let order = self.touch(fill.order, |order| {
+            order.spent += fill.lots;
+            order.ended |= over;
+        });
+        let (closes, liquidation) = order
+            .map_or((false, false), |order| (order.terms.closes(), order.terms.kind == Kind::Liquidation));
         let id = fill.account.0 as u32;
         let held = self.slots[id as usize].account.lots(market).0;
         let sign = if fill.side == Side::Buy { 1 } else { -1 };
@@ -1224,16 +1238,14 @@ impl Ledger {
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
     fn end_height(&mut self, zone: u8, height: Height) {
-        let touched: Vec<OrderId> = self.book.touched.get(&zone).into_iter().flatten().copied().collect();
-        for id in touched {
+        for id in self.book.touched.remove(&zone).unwrap_or_default() {
             let Some(order) = self.book.orders.get(&id).copied() else { continue };
-            let after = order.standing(id).map(|own| OpenOrder {
-                terms: own.terms,
-                spent: Lots::ZERO,
-                slid: None,
-                ..order
-            });
-            self.set_order(id, after);
+            match order.standing(id) {
+                Some(own) => drop(self.touch(id, |order| {
+                    (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
+                })),
+                None => self.set_order(id, None),
+            }
         }
         let entries: Vec<OrderId> = self.entries_of(zone, height).collect();
         for id in entries {
