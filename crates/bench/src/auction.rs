@@ -325,15 +325,18 @@ impl Stream {
         self.zone.apply(inbox).expect("the inbox is made for the zone")
     }
 
-    /// Fills the book up to this size, over some heights.
+    /// Fills the book up to this size, over some heights, and some more for what crossed on the way.
     fn fill_up(&mut self, size: u32, heights: u32) {
-        for left in (1..=heights).rev() {
+        let mut left = heights;
+        loop {
             let room = size.saturating_sub(self.zone.orders().count() as u32);
-            let steps = self.flow.resting(room.div_ceil(left));
-            if !steps.is_empty() {
-                let inbox = self.inbox(&steps);
-                self.apply(&inbox);
+            if room == 0 {
+                break;
             }
+            let steps = self.flow.resting(room.div_ceil(left));
+            let inbox = self.inbox(&steps);
+            self.apply(&inbox);
+            left = left.saturating_sub(1).max(1);
         }
         let Self { zone, flow, placed, .. } = self;
         flow.retain(|number| zone.order(MARKET, placed[number as usize].0).is_some());

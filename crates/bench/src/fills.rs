@@ -196,7 +196,7 @@ impl Venue {
         Self { ledger, zone, rng: ChaCha8Rng::seed_from_u64(3), case: *case, nonce: 0, waiting: None }
     }
 
-    /// Begins a block. Every price is news, but the same.
+    /// Begins a block. Prices stand still.
     fn begin(&mut self) {
         let time = TimeMs(self.ledger.globals().time.0 + population::INTERVAL_MS);
         self.ledger.begin_block(self.ledger.globals().height.next(), time);
@@ -331,8 +331,8 @@ mod tests {
         work(&case, &mut |facts| seen.push(facts));
         assert_eq!(seen.len(), 3);
         for facts in seen {
-            // Each taker trades with at least one order that rests.
-            assert!(facts.fills >= 200 && facts.records > facts.fills, "{facts:?}");
+            // Every taker trades. One who rests may meet several of them.
+            assert!(facts.fills > 150 && facts.records > facts.fills, "{facts:?}");
             assert!((1_000..=1_200).contains(&facts.orders), "{facts:?}");
         }
     }
