@@ -1,6 +1,6 @@
 //! The benchmarks as commands, for whichever program offers them.
 
-use crate::{callgrind::Runner, margin, sweep, workload};
+use crate::{auction, callgrind::Runner, fills, margin, sweep, workload};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -13,6 +13,26 @@ pub enum Command {
     Margin(Counted),
     /// Instructions of a block's liquidation sweep: what they depend on, through a crash, after a gap.
     Sweep(Counted),
+    /// Instructions and time of an auction: what they depend on, and the worst cases.
+    Auction(Counted),
+    /// Fills that the ledger settles in a second of one core, and the instructions of one.
+    Fills(Counted),
+    /// The auction beside published matching engines, on the same steps: time of a step, by a floor's.
+    #[cfg(feature = "peers")]
+    Peers {
+        /// Orders that rest before the first step that counts.
+        #[arg(long, default_value_t = 50_000)]
+        resting: u32,
+        /// Steps that count.
+        #[arg(long, default_value_t = 200_000)]
+        steps: u32,
+        /// Repetitions.
+        #[arg(long, default_value_t = 11)]
+        repetitions: u32,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Execution and state root of full blocks over many accounts.
     #[cfg(feature = "chain")]
     Execution {
@@ -118,6 +138,17 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         }
         Command::Sweep(options) => {
             show(&sweep::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        Command::Fills(options) => {
+            show(&fills::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        Command::Auction(options) => {
+            show(&auction::run(&counted(&options)?, &progress)?, options.output, &progress)
+        }
+        #[cfg(feature = "peers")]
+        Command::Peers { resting, steps, repetitions, output } => {
+            let spec = crate::peers::Spec { resting, steps, repetitions };
+            show(&crate::peers::run(&spec, &progress)?, output, &progress)
         }
         #[cfg(feature = "chain")]
         Command::Execution { accounts, actions, blocks, output } => {

@@ -1,4 +1,4 @@
-//! What the ledger costs, in instructions, and what regenerates each figure.
+//! What the ledger and the auction cost, in instructions, and what regenerates each figure.
 //!
 //! Instructions and not seconds: they do not depend on the machine, on what else runs on it, or on luck, so
 //! two people get the same figure to about a percent.
@@ -7,6 +7,10 @@
 //! | --- | --- |
 //! | [`margin`] | one margin check |
 //! | [`sweep`] | a block's liquidation sweep: what it depends on, through a whole crash, after a gap |
+//! | [`auction`] | an auction: what it depends on, and its worst cases |
+//! | [`fills`] | settling the fills of an auction |
+//!
+//! With the feature `peers`, which brings published matching engines, `peers` puts the auction beside them.
 //!
 //! With the feature `chain`, which takes minutes to compile:
 //!
@@ -25,6 +29,8 @@
 //! | [`workload`] | the programs that are run there; what they say of each region |
 //! | [`population`] | synthetic accounts, some of them placed so that a known number reacts to a move |
 //! | [`crash`] | a recorded crash and its opening book as a ledger and marks |
+//! | [`clock`] | time of a thread on its core |
+//! | [`flow`] | a seeded flow of orders |
 //! | [`fit`] | least squares |
 //!
 //! Every measurement is a function from a [`callgrind::Runner`] to a report that serialises and displays as
@@ -32,9 +38,13 @@
 //! hands its argument to [`workload::work`]; the runner is told how to reach it. Nothing that is measured
 //! knows that it is.
 
+pub mod auction;
 pub mod callgrind;
+pub mod clock;
 pub mod crash;
+pub mod fills;
 pub mod fit;
+pub mod flow;
 pub mod margin;
 pub mod population;
 pub mod sweep;
@@ -49,6 +59,8 @@ pub mod cli;
 pub mod execution;
 #[cfg(feature = "chain")]
 pub mod finality;
+#[cfg(feature = "peers")]
+pub mod peers;
 #[cfg(feature = "chain")]
 pub mod restart;
 pub mod topology;

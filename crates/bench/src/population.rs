@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use seawall_ledger::{
     BackstopParams, BlockDelta, ChainParams, FundingParams, GenesisAccount, GenesisPosition, Ledger,
-    LiquidationParams, MarketParams, NoVenue, SweepReport, TierParams,
+    LiquidationParams, MarketParams, NoVenue, OrderParams, SweepReport, TierParams,
 };
 use seawall_types::{
     AccountId, Atoms, ChainId, Key, Lots, MarginMode, Mark, MarketId, Ppm, PriceState, PriceTicks, TimeMs,
@@ -25,7 +25,7 @@ const DRY_FROM: u16 = 8;
 /// ...and those from this one on never move.
 const QUIET_FROM: u16 = 10;
 /// Time between blocks, in milliseconds.
-const INTERVAL_MS: u64 = 500;
+pub(crate) const INTERVAL_MS: u64 = 500;
 /// How far a market moves in a case, in ppm.
 pub const MOVE_PPM: u64 = 1_000;
 
@@ -146,20 +146,46 @@ fn market(at: u16) -> MarketParams {
 /// # Panics
 /// If fewer accounts are asked for than the cases place.
 pub fn ledger(accounts: &Accounts) -> Ledger {
+    let users = match accounts {
+        Accounts::Uniform { count, legs } => uniform(*count, *legs),
+        Accounts::Placed { count, cases } => placed(*count, cases),
+    };
+    genesis((0..MARKETS).map(market).collect(), users)
+}
+
+fn genesis(markets: Vec<MarketParams>, users: Vec<GenesisAccount>) -> Ledger {
     let params = ChainParams {
         chain: ChainId(1),
         issuer: AccountId(0),
         insurance: Atoms(1_000_000_000_000_000),
         liquidation_steps: 100_000,
         max_wait_blocks: 10,
-        markets: (0..MARKETS).map(market).collect(),
+        markets,
     };
     let issuer = GenesisAccount { owner: Key([0; 32]), collateral: Atoms::ZERO, positions: Vec::new() };
-    let users = match accounts {
-        Accounts::Uniform { count, legs } => uniform(*count, *legs),
-        Accounts::Placed { count, cases } => placed(*count, cases),
-    };
     Ledger::genesis(&params, TimeMs(1_000), std::iter::once(issuer).chain(users)).expect("a sound genesis")
+}
+
+/// A ledger before its first block, of accounts that trade: so many cross positions each, in some of the markets
+/// (see [`market_of`]), a fifth of their notional as collateral. Two neighbours are each other's counterparty.
+///
+/// # Panics
+/// If the number of accounts is odd.
+pub fn trading(count: u64, legs: u16, markets: u16, orders: OrderParams) -> Ledger {
+    assert!(count.is_multiple_of(2), "accounts come in pairs");
+    let user = |index: u64| {
+        let side = if index.is_multiple_of(2) { 1 } else { -1 };
+        let positions = (0..legs).map(|leg| position(market_of(index, leg, markets).0, side * 1_000, None));
+        account(index, i128::from(legs) * 1_000 * LOT / 5, positions.collect())
+    };
+    let markets = (0..markets).map(|at| MarketParams { orders, ..market(at) }).collect();
+    genesis(markets, (0..count).map(user).collect())
+}
+
+/// The market of a position of an account of [`trading`], by the account's place and the position's.
+pub fn market_of(index: u64, leg: u16, markets: u16) -> MarketId {
+    // Steps of three meet ten markets before they come back.
+    MarketId(((index / 2 + 3 * u64::from(leg)) % u64::from(markets)) as u16)
 }
 
 fn position(market: u16, lots: i64, isolated: Option<i128>) -> GenesisPosition {

@@ -316,7 +316,7 @@ fn gap(storm: Storm, regions: &[Region<StormFacts>]) -> Result<Gap, Error> {
 }
 
 /// With separators, so that a figure can be read.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap_or_default()).collect();

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{margin, sweep};
+use crate::{auction, fills, margin, sweep};
 
 /// What to run. Passed as one argument, in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,10 @@ pub enum Workload {
     Crash(sweep::Storm),
     /// The same book, and a gap in every market at once.
     Gap(sweep::Storm),
+    /// Auctions of a zone.
+    Auction(auction::Case),
+    /// Blocks that settle auctions.
+    Fills(fills::Case),
 }
 
 impl Workload {
@@ -40,6 +44,10 @@ impl Workload {
             Self::Moves { accounts, .. } => format!("moves-{accounts}"),
             Self::Crash(storm) => format!("crash-{}", storm.accounts),
             Self::Gap(storm) => format!("gap-{}", storm.accounts),
+            Self::Fills(case) => format!("fills-{}", case.accounts),
+            Self::Auction(case) => {
+                format!("auction-{:?}-{}-{}", case.shape, case.incoming, case.resting).to_lowercase()
+            }
         }
     }
 
@@ -62,6 +70,8 @@ pub fn work(argument: &str) -> io::Result<()> {
         }
         Workload::Crash(storm) => sweep::work_crash(&storm, &mut |facts| say(&facts)),
         Workload::Gap(storm) => sweep::work_gap(&storm, &mut |facts| say(&facts)),
+        Workload::Auction(case) => auction::work(&case, &mut |facts| say(&facts)),
+        Workload::Fills(case) => fills::work(&case, &mut |facts| say(&facts)),
     }
     Ok(())
 }

@@ -154,7 +154,15 @@ mod tests {
             cloid: None,
         };
         let account = AccountId(1);
-        Record::Order(OpenOrder { account, terms, spent: Lots(0), slid: None, ended: false, leaving: None })
+        Record::Order(OpenOrder {
+            account,
+            terms,
+            spent: Lots(0),
+            slid: None,
+            ended: false,
+            leaving: None,
+            waiting: None,
+        })
     }
 
     proptest! {

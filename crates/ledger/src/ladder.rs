@@ -786,6 +786,22 @@ impl Ledger {
         opens: MarginMode,
         report: &mut SweepReport,
     ) {
+        self.imposed_trade_unreserved(id, market, lots, quote, fee, opens, report);
+        self.reserve(id);
+    }
+
+    /// The same, but what is reserved for the account's orders is left to the caller.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn imposed_trade_unreserved(
+        &mut self,
+        id: u32,
+        market: MarketId,
+        lots: i64,
+        quote: i128,
+        fee: i128,
+        opens: MarginMode,
+        report: &mut SweepReport,
+    ) {
         let index = self.sheets[usize::from(market.0)].index;
         let account = self.account_mut(id);
         let mode = account.position(market).map_or(opens, |position| position.mode);
@@ -815,7 +831,6 @@ impl Ledger {
             self.leave_uncovered(market, left, report);
         }
         self.drop_orphans(id, market);
-        self.reserve(id);
     }
 
     /// How many lots the backstop can take of a position on `side`.

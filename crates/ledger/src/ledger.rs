@@ -15,7 +15,9 @@ use crate::{
     ladder::Event,
     orders::Book,
     params::{ChainParams, ParamsError},
-    state::{Account, AccountKind, Compartment, Exit, Globals, Market, Position, Record, RecordKey},
+    state::{
+        Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, Record, RecordKey,
+    },
 };
 
 /// An account at genesis.
@@ -700,6 +702,12 @@ impl Ledger {
         let Self { journal, book, .. } = self;
         let journal = journal.as_mut().expect("a block is in progress");
         journal.book.entry(key).or_insert_with(|| book.record(key));
+    }
+
+    /// The same for an order that its caller has changed and knows as it was.
+    pub(crate) fn remember_order(&mut self, id: OrderId, before: &OpenOrder) {
+        let journal = self.journal();
+        journal.book.entry(RecordKey::Order(id)).or_insert_with(|| Some(Record::Order(*before)));
     }
 
     /// Records that each zone settled in this block.

@@ -212,7 +212,8 @@ pub(crate) struct Book {
     pub inboxes: BTreeMap<(u8, Height), ZoneInbox>,
     pub zones: BTreeMap<u8, ZoneState>,
     // Derived from here on.
-    of: BTreeMap<u32, BTreeSet<OrderId>>,
+    /// By account: its orders once more, because what is reserved looks at all of them at every change.
+    of: BTreeMap<u32, BTreeMap<OrderId, OpenOrder>>,
     /// By market: who has orders there, and how many.
     owners: BTreeMap<MarketId, BTreeMap<u32, u32>>,
     /// Who has orders that add risk and are not leaving, and how many.
@@ -241,7 +242,7 @@ impl Book {
         let (account, market) = (order.account.0 as u32, order.terms.market);
         let own = self.of.entry(account).or_default();
         if sign > 0 {
-            own.insert(id);
+            own.insert(id, *order);
         } else {
             own.remove(&id);
         }
@@ -264,11 +265,11 @@ impl Book {
                 Side::Buy => potential.0 += lots,
                 Side::Sell => potential.1 += lots,
             }
-            if order.leaving.is_none() && !order.ended {
+            if order.stays() {
                 count(&mut self.adding, account, sign);
             }
         }
-        if order.spent.0 != 0 || order.ended || order.slid.is_some() {
+        if order.is_touched() {
             let touched = self.touched.entry(zone).or_default();
             if sign > 0 {
                 touched.insert(id);
@@ -278,8 +279,42 @@ impl Book {
         }
     }
 
-    fn ids(&self, account: u32) -> impl Iterator<Item = OrderId> + '_ {
-        self.of.get(&account).into_iter().flatten().copied()
+    /// Follows an order that changed and is still of the same account, market, side and purpose. The same as to
+    /// take the old one out and to add the new one, without searching for what stays as it is.
+    fn retally(&mut self, id: OrderId, old: &OpenOrder, new: &OpenOrder, zone: u8) {
+        if old.waiting != new.waiting {
+            self.tally(id, old, zone, -1);
+            self.tally(id, new, zone, 1);
+            return;
+        }
+        let (account, terms) = (new.account.0 as u32, &new.terms);
+        if let Some(own) = self.of.get_mut(&account).and_then(|own| own.get_mut(&id)) {
+            *own = *new;
+        }
+        if !terms.closes() {
+            let more = new.live().0 - old.live().0;
+            if more != 0 {
+                let potential = self.potential.entry(terms.market).or_default();
+                match terms.side {
+                    Side::Buy => potential.0 += more,
+                    Side::Sell => potential.1 += more,
+                }
+            }
+            match (old.stays(), new.stays()) {
+                (true, false) => count(&mut self.adding, account, -1),
+                (false, true) => count(&mut self.adding, account, 1),
+                _ => {}
+            }
+        }
+        match (old.is_touched(), new.is_touched()) {
+            (true, false) => {
+                self.touched.entry(zone).or_default().remove(&id);
+            }
+            (false, true) => {
+                self.touched.entry(zone).or_default().insert(id);
+            }
+            _ => {}
+        }
     }
 
     /// Whether records that come from outside fit together; else names one that does not. Markets and accounts
@@ -335,7 +370,7 @@ impl Book {
 
     /// Open orders of an account, oldest first.
     pub fn of(&self, account: u32) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
-        self.ids(account).filter_map(|id| self.orders.get(&id).map(|order| (id, order)))
+        self.of.get(&account).into_iter().flatten().map(|(id, order)| (*id, order))
     }
 
     /// By how much the open interest of a market can grow at most.
@@ -392,11 +427,19 @@ impl Book {
                     Some(order) => self.orders.insert(id, order),
                     None => self.orders.remove(&id),
                 };
-                if let Some(old) = old {
-                    self.tally(id, &old, zone_of(old.terms.market), -1);
-                }
-                if let Some(new) = new {
-                    self.tally(id, &new, zone_of(new.terms.market), 1);
+                let what = |of: &OpenOrder| (of.account, of.terms.market, of.terms.side, of.terms.closes());
+                match (old, new) {
+                    (Some(old), Some(new)) if what(&old) == what(&new) => {
+                        self.retally(id, &old, &new, zone_of(new.terms.market));
+                    }
+                    (old, new) => {
+                        if let Some(old) = old {
+                            self.tally(id, &old, zone_of(old.terms.market), -1);
+                        }
+                        if let Some(new) = new {
+                            self.tally(id, &new, zone_of(new.terms.market), 1);
+                        }
+                    }
                 }
             }
             _ => return false,
@@ -551,18 +594,32 @@ impl Ledger {
 
     /// Open orders of an account by market, with one more and whether that one waits for a trigger.
     fn exposures(&self, account: u32, more: Option<(&Terms, bool)>) -> BTreeMap<MarketId, Exposure> {
-        let mut found: BTreeMap<MarketId, (Exposure, Option<Band>)> = BTreeMap::new();
+        self.exposed(account, more, |market| self.envelope(market)).into_iter().collect()
+    }
+
+    /// The same by ascending market, at these envelopes.
+    fn exposed(
+        &self,
+        account: u32,
+        more: Option<(&Terms, bool)>,
+        envelope: impl Fn(MarketId) -> Option<Band>,
+    ) -> Vec<(MarketId, Exposure)> {
+        // Few: adding orders are in markets of positions that there are or may be, closing ones in those that there are.
+        let mut found: Vec<(MarketId, Exposure)> = Vec::new();
+        let mut envelopes: Vec<Option<Band>> = Vec::new();
         let open = self.book.of(account).filter_map(|(id, order)| match order.waiting {
             Some(_) => Some((order.terms, true)),
             None => order.standing(id).map(|own| (own.terms, false)),
         });
         for (terms, waits) in open.chain(more.map(|(terms, waits)| (*terms, waits))) {
-            let own = found
-                .entry(terms.market)
-                .or_insert_with(|| (Exposure::default(), self.envelope(terms.market)));
-            self.add_exposure(&mut own.0, &terms, waits, own.1);
+            let at = found.binary_search_by_key(&terms.market, |(market, _)| *market).unwrap_or_else(|at| {
+                found.insert(at, (terms.market, Exposure::default()));
+                envelopes.insert(at, envelope(terms.market));
+                at
+            });
+            self.add_exposure(&mut found[at].1, &terms, waits, envelopes[at]);
         }
-        found.into_iter().map(|(market, (exposure, _))| (market, exposure)).collect()
+        found
     }
 
     pub(crate) fn exposure(&self, account: u32, market: MarketId) -> Exposure {
@@ -572,7 +629,11 @@ impl Ledger {
         self.exposures(account, None).remove(&market).unwrap_or_default()
     }
 
-    fn reserved_for(&self, account: &Account, exposures: &BTreeMap<MarketId, Exposure>) -> Atoms {
+    fn reserved_for<'a>(
+        &self,
+        account: &Account,
+        exposures: impl IntoIterator<Item = (&'a MarketId, &'a Exposure)>,
+    ) -> Atoms {
         let mut reserved = 0;
         for (market, own) in exposures {
             let sheet = &self.sheets[usize::from(market.0)];
@@ -608,13 +669,28 @@ impl Ledger {
 
     /// Recomputes what is reserved for everybody with orders in these markets.
     pub(crate) fn reserve_in(&mut self, markets: impl Iterator<Item = MarketId>) {
-        let owners: BTreeSet<u32> = markets
-            .filter_map(|market| self.book.owners.get(&market))
-            .flat_map(BTreeMap::keys)
-            .copied()
-            .collect();
-        for id in owners {
-            self.reserve(id);
+        let owners = self.owners_in(markets);
+        self.reserve_all(owners);
+    }
+
+    fn owners_in(&self, markets: impl Iterator<Item = MarketId>) -> Vec<u32> {
+        let owners = markets.filter_map(|market| self.book.owners.get(&market));
+        owners.flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// Recomputes what is reserved for each of these. The envelopes are the same for all of them.
+    fn reserve_all(&mut self, mut accounts: Vec<u32>) {
+        accounts.sort_unstable();
+        accounts.dedup();
+        let envelopes: Vec<Option<Band>> = self.markets().map(|(market, _)| self.envelope(market)).collect();
+        let envelope = |market: MarketId| envelopes.get(usize::from(market.0)).copied().flatten();
+        for id in accounts {
+            let account = &self.slots[id as usize].account;
+            let exposed = self.exposed(id, None, envelope);
+            let reserved = self.reserved_for(account, exposed.iter().map(|(market, own)| (market, own)));
+            if reserved != account.reserved {
+                self.account_mut(id).reserved = reserved;
+            }
         }
     }
 
@@ -1106,47 +1182,53 @@ impl Ledger {
         let references = self.check_outcome(zone, outcome)?;
         let records: usize = outcome.markets.iter().map(seawall_types::MarketOutcome::records).sum();
         *self.settled_in_block().entry(zone).or_default() += records;
-        let (mut report, mut accounts) = (SettleReport::default(), BTreeSet::new());
+        let (mut report, mut accounts) = (SettleReport::default(), Vec::new());
         for market in &outcome.markets {
             // There is one where anything was filled.
             let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
             for slide in &market.slides {
-                self.touch(slide.order, |order| order.slid = Some(slide.limit));
+                let slid = self.touch(slide.order, |order| order.slid = Some(slide.limit));
+                accounts.extend(slid.map(|order| order.account.0 as u32));
             }
             for cut in &market.cuts {
                 self.touch(cut.order, |order| order.spent += cut.lots);
             }
+            let mut ends = market.ends.iter().peekable();
             for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
-                let settled = self.settle_fill(market.market, fill, price, mark, &mut report.deficits);
+                // Both lists ascend. An order that ends with its fill is changed once.
+                while ends.next_if(|end| end.order < fill.order).is_some() {}
+                let over = ends.peek().is_some_and(|end| end.order == fill.order && end.lots == Lots::ZERO);
+                let settled = self.settle_fill(market.market, fill, price, mark, over, &mut report.deficits);
                 report.fills.push(settled);
+                accounts.push(fill.account.0 as u32);
             }
+            let mut fills = market.fills.iter().peekable();
             for end in &market.ends {
-                let order = self.book.orders.get(&end.order).copied();
-                if let Some(close) =
-                    order.filter(|own| own.terms.kind == Kind::Liquidation && own.live() > Lots::ZERO)
-                {
-                    self.note_unfilled(close.account.0 as u32, market.market);
-                }
-                self.touch(end.order, |order| order.ended = true);
                 report.ends.push(*end);
+                while fills.next_if(|fill| fill.order < end.order).is_some() {}
+                if end.lots == Lots::ZERO && fills.peek().is_some_and(|fill| fill.order == end.order) {
+                    continue;
+                }
+                let Some(order) = self.touch(end.order, |order| order.ended = true) else { continue };
+                let account = order.account.0 as u32;
+                if order.terms.kind == Kind::Liquidation && order.live() > Lots::ZERO {
+                    self.note_unfilled(account, market.market);
+                }
+                accounts.push(account);
             }
-            let named =
-                (market.ends.iter().map(|end| end.order)).chain(market.cuts.iter().map(|cut| cut.order));
-            let owners = named.filter_map(|id| self.book.orders.get(&id)).map(|order| order.account.0 as u32);
-            accounts.extend(owners.chain(market.fills.iter().map(|fill| fill.account.0 as u32)));
+            let cut = market.cuts.iter().filter_map(|cut| self.book.orders.get(&cut.order));
+            accounts.extend(cut.map(|order| order.account.0 as u32));
         }
         if outcome.last {
             self.end_height(zone, outcome.height, false);
-            self.reserve_in(references.into_keys());
+            accounts.extend(self.owners_in(references.into_keys()));
         } else {
             let key = RecordKey::Inbox(zone, outcome.height);
             if let Some(inbox) = self.book.inboxes.get(&(zone, outcome.height)).cloned() {
                 self.set_book(key, Some(Record::Inbox(ZoneInbox { parts: inbox.parts + 1, ..inbox })));
             }
         }
-        for id in accounts {
-            self.reserve(id);
-        }
+        self.reserve_all(accounts);
         Ok(report)
     }
 
@@ -1195,28 +1277,36 @@ impl Ledger {
         Ok(inbox.references.clone())
     }
 
-    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) {
-        if let Some(mut order) = self.book.orders.get(&id).copied() {
-            change(&mut order);
-            self.set_order(id, Some(order));
-        }
+    /// Changes an order in place, but not whose it is, nor its market, side or purpose. Returns it as it was.
+    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
+        let order = self.book.orders.get_mut(&id)?;
+        let old = *order;
+        change(order);
+        let new = *order;
+        self.remember_order(id, &old);
+        let zone = self.zone_of(new.terms.market);
+        self.book.retally(id, &old, &new, zone);
+        Some(old)
     }
 
-    /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop.
+    /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop. What is
+    /// reserved for its account follows when all of the part is settled. `over` says that the order ends with it.
     fn settle_fill(
         &mut self,
         market: MarketId,
         fill: &Fill,
         price: PriceTicks,
         mark: PriceTicks,
+        over: bool,
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
-        let (closes, liquidation) =
-            self.book.orders.get(&fill.order).map_or((false, false), |order| {
-                (order.terms.closes(), order.terms.kind == Kind::Liquidation)
-            });
-        self.touch(fill.order, |order| order.spent += fill.lots);
+        let order = self.touch(fill.order, |order| {
+            order.spent += fill.lots;
+            order.ended |= over;
+        });
+        let (closes, liquidation) = order
+            .map_or((false, false), |order| (order.terms.closes(), order.terms.kind == Kind::Liquidation));
         let id = fill.account.0 as u32;
         let held = self.slots[id as usize].account.lots(market).0;
         let sign = if fill.side == Side::Buy { 1 } else { -1 };
@@ -1240,13 +1330,15 @@ impl Ledger {
                 let rate = i128::from(self.markets[at].params.liquidation.penalty_ppm.0);
                 fee = kernel::penalty(notional, rate, equity - lost);
             }
-            self.imposed_trade(id, market, sign * own, quote, fee, mode, deficits);
+            self.imposed_trade_unreserved(id, market, sign * own, quote, fee, mode, deficits);
             if liquidation {
                 self.account_mut(backstop).collateral += Atoms(fee);
             } else {
                 self.credit_insurance(fee);
             }
             if isolated {
+                // What cross can spare depends on what is reserved.
+                self.reserve(id);
                 self.top_up(id, market);
             }
             // An order that was cancelled too late may have closed what another one was to close.
@@ -1289,16 +1381,14 @@ impl Ledger {
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
     fn end_height(&mut self, zone: u8, height: Height, void: bool) {
-        let touched: Vec<OrderId> = self.book.touched.get(&zone).into_iter().flatten().copied().collect();
-        for id in touched {
+        for id in self.book.touched.remove(&zone).unwrap_or_default() {
             let Some(order) = self.book.orders.get(&id).copied() else { continue };
-            let after = order.standing(id).map(|own| OpenOrder {
-                terms: own.terms,
-                spent: Lots::ZERO,
-                slid: None,
-                ..order
-            });
-            self.set_order(id, after);
+            match order.standing(id) {
+                Some(own) => drop(self.touch(id, |order| {
+                    (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
+                })),
+                None => self.set_order(id, None),
+            }
         }
         let entries: Vec<OrderId> = self.entries_of(zone, height).collect();
         for id in entries {

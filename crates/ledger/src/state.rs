@@ -174,6 +174,16 @@ impl OpenOrder {
         if self.ended { Lots::ZERO } else { self.terms.lots - self.spent }
     }
 
+    /// Whether it goes on, as far as is known.
+    pub(crate) fn stays(&self) -> bool {
+        self.leaving.is_none() && !self.ended
+    }
+
+    /// Whether a settled part of a height that has not ended did something to it.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.spent.0 != 0 || self.ended || self.slid.is_some()
+    }
+
     /// The order as it stands in its zone after the settled parts; `None` if it ended in one, or waits for its
     /// trigger.
     pub fn standing(&self, id: OrderId) -> Option<Order> {

@@ -1,8 +1,8 @@
 //! The price of an auction, and who gets what at it. The rules are in the documentation of the crate.
 
 use crate::{
-    Band, OrderId, Reference,
-    book::{Book, PriceLevel, Rank},
+    Band, Kind, OrderId, Reference,
+    book::{At, Book, PriceLevel},
 };
 use core::cmp::Reverse;
 use seawall_types::{Lots, PriceTicks, Side};
@@ -24,10 +24,9 @@ pub(crate) struct Clearing {
 /// `next_bid` down, of which `next_bid` alone fills the better bids whole; and likewise for the asks. Where both
 /// leave as much, the two ticks are neighbours, so one is nearer the mark and the last rule never has to decide.
 pub(crate) fn clear(book: &Book, reference: &Reference) -> Option<Clearing> {
-    let band = reference.band;
-    let lots_at = |(price, level): (&PriceTicks, &PriceLevel)| (*price, level.lots);
-    let mut bids = book.side(Side::Buy).range(band.low..=band.high).rev().map(lots_at);
-    let mut asks = book.side(Side::Sell).range(band.low..=band.high).map(lots_at);
+    let lots_at = |(price, level): (PriceTicks, &PriceLevel)| (price, level.lots);
+    let mut bids = book.levels(Side::Buy, Some(reference.band)).rev().map(lots_at);
+    let mut asks = book.levels(Side::Sell, Some(reference.band)).map(lots_at);
     let (mut next_bid, mut next_ask) = (bids.next(), asks.next());
     let mut volume = Lots::ZERO;
     let mut last = None;
@@ -68,37 +67,39 @@ pub(crate) fn allocate(
     band: Band,
     clearing: Clearing,
     salt: &[u8; 32],
-) -> Vec<(OrderId, Lots)> {
+) -> Vec<(At, Lots)> {
     let mut rest = clearing.volume;
     let mut fills = Vec::new();
-    let mut levels = book.side(side).range(band.low..=band.high);
+    let mut levels = book.levels(side, Some(band));
     let mut best = || match side {
         Side::Buy => levels.next_back(),
         Side::Sell => levels.next(),
     };
+    let lots = |at: At| (at, book.order(at).terms.lots);
     while rest > Lots::ZERO
         && let Some((_, level)) = best()
     {
-        let open = |(_, id): &Rank| book.get(*id).map(|order| (*id, order.terms.lots));
         if level.lots <= rest {
-            fills.extend(level.queue.iter().filter_map(open));
+            fills.extend(book.queue(level).map(lots));
             rest -= level.lots;
             continue;
         }
-        let mut queue = level.queue.iter().peekable();
+        let priority = |at: At| (book.order(at).terms.kind == Kind::Liquidation, book.order(at).id.height);
+        let mut queue = book.queue(level).peekable();
         while rest > Lots::ZERO
-            && let Some((class, first)) = queue.next()
+            && let Some(first) = queue.next()
         {
-            let mut group: Vec<_> = open(&(*class, *first)).into_iter().collect();
-            while let Some(next) = queue.next_if(|(other, id)| other == class && id.height == first.height) {
-                group.extend(open(next));
+            let class = priority(first);
+            let mut group = vec![lots(first)];
+            while let Some(next) = queue.next_if(|next| priority(*next) == class) {
+                group.push(lots(next));
             }
             let wanted = group.iter().map(|(_, lots)| *lots).sum();
             if wanted <= rest {
                 rest -= wanted;
                 fills.extend(group);
             } else {
-                fills.extend(share(&group, wanted, rest, salt));
+                fills.extend(share(&group, |at| book.order(at).id, wanted, rest, salt));
                 rest = Lots::ZERO;
             }
         }
@@ -108,23 +109,34 @@ pub(crate) fn allocate(
 
 /// Shares `lots` among a group that wants more, pro rata by largest remainder; equal remainders by lot.
 /// Orders that get none are left out.
-fn share(group: &[(OrderId, Lots)], wanted: Lots, lots: Lots, salt: &[u8; 32]) -> Vec<(OrderId, Lots)> {
-    let product = |own: Lots| i128::from(own.0) * i128::from(lots.0);
+fn share<T: Copy>(
+    group: &[(T, Lots)],
+    id: impl Fn(T) -> OrderId,
+    wanted: Lots,
+    lots: Lots,
+    salt: &[u8; 32],
+) -> Vec<(T, Lots)> {
     let wanted = i128::from(wanted.0);
     let mut shares: Vec<_> = group
         .iter()
-        .map(|(id, own)| {
-            let (part, remainder) = (product(*own) / wanted, product(*own) % wanted);
-            (Reverse(remainder), lottery(salt, *id), *id, Lots(part as i64))
+        .map(|(order, own)| {
+            let product = i128::from(own.0) * i128::from(lots.0);
+            (Reverse((product % wanted) as i64), *order, Lots((product / wanted) as i64))
         })
         .collect();
     // Fewer lots than orders are left, since each order lost less than one.
-    let left = lots - shares.iter().map(|share| share.3).sum();
-    shares.sort_unstable();
-    for share in shares.iter_mut().take(usize::try_from(left.0).unwrap_or(0)) {
-        share.3 += Lots(1);
+    let left = lots - shares.iter().map(|share| share.2).sum();
+    let left = usize::try_from(left.0).unwrap_or(0);
+    if left > 0 {
+        let drawn = |order: T| (lottery(salt, id(order)), id(order));
+        shares.select_nth_unstable_by(left - 1, |one, other| {
+            one.0.cmp(&other.0).then_with(|| drawn(one.1).cmp(&drawn(other.1)))
+        });
     }
-    shares.into_iter().map(|(_, _, id, part)| (id, part)).filter(|(_, part)| part.0 > 0).collect()
+    for share in shares.iter_mut().take(left) {
+        share.2 += Lots(1);
+    }
+    shares.into_iter().map(|(_, order, part)| (order, part)).filter(|(_, part)| part.0 > 0).collect()
 }
 
 /// An order's lot: SipHash-2-4 of its id under the salt. The first half of the salt is the key, the second
@@ -195,7 +207,7 @@ mod tests {
                 (0..).zip(&lots).map(|(index, lots)| (OrderId { index, ..OrderId::default() }, Lots(*lots))).collect();
             let wanted: i64 = lots.iter().sum();
             let amount = (i128::from(wanted) * i128::from(portion) / 1000) as i64;
-            let shares = share(&group, Lots(wanted), Lots(amount), &salt);
+            let shares = share(&group, |id| id, Lots(wanted), Lots(amount), &salt);
             prop_assert_eq!(shares.iter().map(|(_, part)| part.0).sum::<i64>(), amount);
             for (id, part) in shares {
                 let own = lots[id.index as usize];

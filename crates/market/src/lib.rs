@@ -14,7 +14,7 @@
 //! | [`limits`] | every bound |
 //! | | (the words `order`, `inbox`, `outcome` and their `codec` are those of `seawall-types`) |
 //! | `codec` (feature) | the canonical encoding of orders, inboxes and outcomes |
-//! | `auction`, `book` | price and allocation; price levels and indices (private) |
+//! | `auction`, `book`, `index` | price and allocation; the open orders in memory; a map for searching (private) |
 //!
 //! # The round of a height
 //!
@@ -102,6 +102,7 @@
 
 mod auction;
 mod book;
+mod index;
 pub mod limits;
 pub mod zone;
 

@@ -2,10 +2,10 @@
 //! of the crate.
 
 use crate::{
-    Cut, CutReason, End, EndReason, Fill, Inbox, InboxError, Kind, MarketOutcome, Name, OnCross, Order,
+    Band, Cut, CutReason, End, EndReason, Fill, Inbox, InboxError, Kind, MarketOutcome, Name, OnCross, Order,
     OrderId, Outcome, Reference, Request, Slide, Terms,
     auction::{Clearing, allocate, clear, lottery},
-    book::{Book, PriceLevel},
+    book::{At, Book, Handle, PriceLevel},
     limits::{MAX_ORDERS_PER_ACCOUNT, MAX_ORDERS_PER_MARKET},
 };
 use seawall_types::{
@@ -123,28 +123,41 @@ impl Zone {
     ) -> Result<Self, RestoreError> {
         let mut zone = Self::new(params)?;
         zone.height = height;
+        let mut accepted = Vec::new();
         let mut ids = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut of_market: BTreeMap<MarketId, usize> = BTreeMap::new();
+        let mut of_account: BTreeMap<(MarketId, AccountId), usize> = BTreeMap::new();
         for order in orders {
             let Order { id, account, terms } = order;
             let refused = RestoreError::Order(id);
-            let (Some(book), Some(params)) =
-                (zone.books.get_mut(&terms.market), zone.params.markets.get(&terms.market))
-            else {
-                return Err(refused);
-            };
-            let named = |cloid| book.find(account, Name::Cloid(cloid)).is_some();
+            let Some(params) = zone.params.markets.get(&terms.market) else { return Err(refused) };
+            let in_market = of_market.entry(terms.market).or_default();
+            let own = of_account.entry((terms.market, account)).or_default();
             let rests = terms.is_valid()
                 && !terms.kind.is_immediate()
                 && id.height <= height
                 && terms.good_til.is_none_or(|good_til| good_til >= height)
-                && book.len() < params.max_orders
-                && book.count(account) < zone.params.max_orders_per_account
-                && !terms.cloid.is_some_and(named);
+                && *in_market < params.max_orders
+                && *own < zone.params.max_orders_per_account
+                && terms.cloid.is_none_or(|cloid| names.insert((terms.market, account, cloid)));
             if !rests || !ids.insert(id) {
                 return Err(refused);
             }
-            book.hold(order);
-            book.list(id, terms.limit);
+            *in_market += 1;
+            *own += 1;
+            accepted.push(order);
+        }
+        // The book grows at its end, so in the order in which the orders arrived.
+        accepted.sort_unstable_by_key(|order| order.id);
+        for order in accepted {
+            if let Some(book) = zone.books.get_mut(&order.terms.market) {
+                let owner = book.owner(order.account);
+                let handle = book.hold(order, owner);
+                if let Some(at) = book.open(&handle) {
+                    book.list(at, order.terms.limit);
+                }
+            }
         }
         Ok(zone)
     }
@@ -166,25 +179,27 @@ impl Zone {
 
     /// An open order.
     pub fn order(&self, market: MarketId, id: OrderId) -> Option<&Order> {
-        self.books.get(&market)?.get(id)
+        let book = self.books.get(&market)?;
+        book.at(id).map(|at| book.order(at))
     }
 
     /// The open orders of an account in one market, oldest first.
     pub fn orders_of(&self, market: MarketId, account: AccountId) -> impl Iterator<Item = &Order> {
-        self.books.get(&market).into_iter().flat_map(move |book| book.of(account))
+        let own = move |book| Book::of(book, account).map(|at| book.order(at));
+        self.books.get(&market).into_iter().flat_map(own)
     }
 
     /// The best price levels of a market, at most `depth` on either side.
     pub fn levels(&self, market: MarketId, depth: usize) -> Option<Levels> {
         let book = self.books.get(&market)?;
-        let level = |(price, level): (&PriceTicks, &PriceLevel)| Level {
-            price: *price,
+        let level = |(price, level): (PriceTicks, &PriceLevel)| Level {
+            price,
             lots: level.lots,
-            orders: level.queue.len(),
+            orders: level.len(),
         };
         Some(Levels {
-            bids: book.side(Side::Buy).iter().rev().take(depth).map(level).collect(),
-            asks: book.side(Side::Sell).iter().take(depth).map(level).collect(),
+            bids: book.levels(Side::Buy, None).rev().take(depth).map(level).collect(),
+            asks: book.levels(Side::Sell, None).take(depth).map(level).collect(),
         })
     }
 
@@ -250,11 +265,13 @@ struct Round<'a> {
     cap: usize,
     height: Height,
     salt: &'a [u8; 32],
-    /// Orders of this inbox that are in the book, not listed yet.
-    fresh: BTreeSet<OrderId>,
-    fills: BTreeMap<OrderId, Fill>,
+    /// Orders that came in with this inbox, by id. Some of them have ended.
+    fresh: Vec<Handle>,
+    /// Some of them are post-only.
+    judges: bool,
+    fills: Vec<Fill>,
     cuts: BTreeMap<(OrderId, CutReason), Lots>,
-    ends: BTreeMap<OrderId, End>,
+    ends: Vec<End>,
     slides: BTreeMap<OrderId, PriceTicks>,
 }
 
@@ -266,96 +283,83 @@ impl<'a> Round<'a> {
             cap,
             height: inbox.height,
             salt: &inbox.salt,
-            fresh: BTreeSet::new(),
-            fills: BTreeMap::new(),
+            fresh: Vec::new(),
+            judges: false,
+            fills: Vec::new(),
             cuts: BTreeMap::new(),
-            ends: BTreeMap::new(),
+            ends: Vec::new(),
             slides: BTreeMap::new(),
         }
     }
 
     /// An id that is not in the book ends.
     fn note(&mut self, order: OrderId, reason: EndReason, lots: Lots) {
-        let before = self.ends.insert(order, End { order, reason, lots });
-        debug_assert!(before.is_none(), "order {order} ends twice");
+        self.ends.push(End { order, reason, lots });
     }
 
     /// An order of the book ends.
-    fn end(&mut self, id: OrderId, reason: EndReason) {
-        if let Some(order) = self.book.remove(id) {
-            self.fresh.remove(&id);
-            self.note(id, reason, order.terms.lots);
-        }
+    fn end(&mut self, at: At, reason: EndReason) {
+        let order = self.book.remove(at);
+        self.note(order.id, reason, order.terms.lots);
     }
 
     /// An order loses lots; with all of them it ends.
-    fn cut(&mut self, id: OrderId, lots: Lots, reason: CutReason, end: EndReason) {
-        let Some(open) = self.book.get(id).map(|order| order.terms.lots) else { return };
-        if lots >= open {
-            self.end(id, end);
+    fn cut(&mut self, at: At, lots: Lots, reason: CutReason, end: EndReason) {
+        let Order { id, terms, .. } = *self.book.order(at);
+        if lots >= terms.lots {
+            self.end(at, end);
         } else if lots > Lots::ZERO {
-            self.book.take(id, lots);
+            self.book.take(at, lots);
             *self.cuts.entry((id, reason)).or_default() += lots;
         }
     }
 
     fn expire(&mut self) {
-        while let Some(id) = self.book.expired(self.height) {
-            self.end(id, EndReason::Expired);
+        while let Some(at) = self.book.expired(self.height) {
+            self.end(at, EndReason::Expired);
         }
     }
 
     /// The account's order of this name, unless it is a liquidation close.
-    fn find(&self, account: AccountId, name: Name) -> Option<Order> {
-        self.book.find(account, name).filter(|order| order.terms.kind != Kind::Liquidation).copied()
+    fn find(&self, account: AccountId, name: Name) -> Option<At> {
+        self.book.find(account, name).filter(|at| self.book.order(*at).terms.kind != Kind::Liquidation)
     }
 
     fn enter(&mut self, id: OrderId, account: AccountId, request: &Request) {
         match *request {
             Request::Place(terms) => self.place(Order { id, account, terms }),
             Request::Cancel { order, .. } => {
-                if let Some(order) = self.find(account, order) {
-                    self.end(order.id, EndReason::Cancelled);
+                if let Some(at) = self.find(account, order) {
+                    self.end(at, EndReason::Cancelled);
                 }
             }
             Request::CancelAll { keep_reduce_only, .. } => {
-                let leaves = |order: &&Order| {
-                    order.terms.kind != Kind::Liquidation && !(keep_reduce_only && order.terms.reduce_only)
+                let leaves = |at: &At| {
+                    let terms = &self.book.order(*at).terms;
+                    terms.kind != Kind::Liquidation && !(keep_reduce_only && terms.reduce_only)
                 };
-                let ids: Vec<_> = self.book.of(account).filter(leaves).map(|order| order.id).collect();
-                ids.into_iter().for_each(|id| self.end(id, EndReason::Cancelled));
+                let leaving: Vec<_> = self.book.of(account).filter(leaves).collect();
+                leaving.into_iter().for_each(|at| self.end(at, EndReason::Cancelled));
             }
             Request::Modify { order, limit, lots, .. } => {
-                let Some(old) = self.find(account, order) else {
+                let Some(at) = self.find(account, order) else {
                     return self.note(id, EndReason::NotFound, lots);
                 };
-                if lots < self.params.min_lots && !old.terms.closes() {
+                let old = self.book.order(at).terms;
+                if lots < self.params.min_lots && !old.closes() {
                     self.note(id, EndReason::BelowMinimum, lots);
-                } else if limit == old.terms.limit && lots <= old.terms.lots {
+                } else if limit == old.limit && lots <= old.lots {
                     self.note(id, EndReason::Merged, lots);
-                    self.cut(old.id, old.terms.lots - lots, CutReason::Modified, EndReason::Cancelled);
+                    self.cut(at, old.lots - lots, CutReason::Modified, EndReason::Cancelled);
                 } else {
-                    self.end(old.id, EndReason::Replaced);
-                    self.place(Order { id, account, terms: Terms { limit, lots, ..old.terms } });
+                    self.end(at, EndReason::Replaced);
+                    self.place(Order { id, account, terms: Terms { limit, lots, ..old } });
                 }
             }
             Request::Reduce { order, by, .. } => {
-                if let Some(order) = self.find(account, Name::Id(order)) {
-                    self.cut(order.id, by, CutReason::Reduced, EndReason::Reduced);
+                if let Some(at) = self.find(account, Name::Id(order)) {
+                    self.cut(at, by, CutReason::Reduced, EndReason::Reduced);
                 }
-            }
-        }
-    }
-
-    /// How many orders the account has that count for the same cap as one of this kind: those that rest, or
-    /// the IOCs of this inbox.
-    fn alike(&self, account: AccountId, kind: Kind) -> usize {
-        let new = self.book.of(account).rev().take_while(|order| order.id.height == self.height);
-        match kind {
-            Kind::Liquidation => 0,
-            Kind::Ioc => new.filter(|order| order.terms.kind == Kind::Ioc).count(),
-            Kind::Limit | Kind::PostOnly(_) => {
-                self.book.count(account) - new.filter(|order| order.terms.kind.is_immediate()).count()
             }
         }
     }
@@ -363,11 +367,12 @@ impl<'a> Round<'a> {
     fn place(&mut self, order: Order) {
         let Order { id, account, terms } = order;
         let named = |cloid| self.book.find(account, Name::Cloid(cloid)).is_some();
+        let owner = self.book.owner(account);
         let refused = if terms.good_til.is_some_and(|good_til| good_til < self.height) {
             Some(EndReason::Expired)
         } else if terms.lots < self.params.min_lots && !terms.closes() {
             Some(EndReason::BelowMinimum)
-        } else if self.alike(account, terms.kind) >= self.cap {
+        } else if self.book.alike(owner, terms.kind) >= self.cap {
             Some(EndReason::TooManyOpen)
         } else if terms.cloid.is_some_and(named) {
             Some(EndReason::DuplicateCloid)
@@ -377,34 +382,36 @@ impl<'a> Round<'a> {
         match refused {
             Some(reason) => self.note(id, reason, terms.lots),
             None => {
-                self.book.hold(order);
-                self.fresh.insert(id);
+                let handle = self.book.hold(order, owner);
+                self.fresh.push(handle);
+                self.judges |= matches!(terms.kind, Kind::PostOnly(_));
             }
         }
     }
 
-    /// The best carried-over order of a side that takes part: new ones are not listed yet.
+    /// The best listed order of a side that takes part. Before new ones are listed, of what was carried over.
     fn best(&self, side: Side, reference: Option<&Reference>) -> Option<PriceTicks> {
-        let levels = self.book.side(side);
-        let mut inside = match reference {
-            Some(Reference { band, .. }) => levels.range(band.low..=band.high),
-            None => levels.range(..),
-        };
+        let mut inside = self.book.levels(side, reference.map(|reference| reference.band));
         let level = match side {
             Side::Buy => inside.next_back(),
             Side::Sell => inside.next(),
         };
-        level.map(|(price, _)| *price)
+        level.map(|(price, _)| price)
     }
 
-    fn fresh_orders(&self) -> Vec<Order> {
-        self.fresh.iter().filter_map(|id| self.book.get(*id)).copied().collect()
+    /// Orders of this inbox that are open.
+    fn fresh(&self) -> Vec<At> {
+        self.fresh.iter().filter_map(|handle| self.book.open(handle)).collect()
     }
 
     /// Cancels or slides new post-only orders that would take.
-    fn judge_post_only(&mut self, reference: Option<&Reference>, limits: &mut BTreeMap<OrderId, PriceTicks>) {
+    fn judge_post_only(&mut self, reference: Option<&Reference>) {
+        if !self.judges {
+            return;
+        }
         let (bid, ask) = (self.best(Side::Buy, reference), self.best(Side::Sell, reference));
-        for Order { id, terms, .. } in self.fresh_orders() {
+        for at in self.fresh() {
+            let Order { id, terms, .. } = *self.book.order(at);
             let Kind::PostOnly(on_cross) = terms.kind else { continue };
             let best = match terms.side {
                 Side::Buy => ask,
@@ -417,133 +424,274 @@ impl<'a> Round<'a> {
             };
             let slid = PriceTicks(behind);
             if on_cross == OnCross::Slide && (Terms { limit: slid, ..terms }).is_valid() {
-                limits.insert(id, slid);
+                self.slides.insert(id, slid);
             } else {
-                self.end(id, EndReason::PostOnlyWouldTake);
+                self.end(at, EndReason::PostOnlyWouldTake);
             }
         }
     }
 
     /// Draws the new resting orders that the book has no room for.
     fn make_room(&mut self) {
-        let fresh = self.fresh_orders();
+        if self.book.len() <= self.params.max_orders {
+            return;
+        }
+        let mut fresh = self.fresh();
         let room = self.params.max_orders.saturating_sub(self.book.len() - fresh.len());
-        let mut resting: Vec<_> = fresh.iter().filter(|order| !order.terms.kind.is_immediate()).collect();
-        if resting.len() > room {
-            resting.sort_unstable_by_key(|order| {
-                (!order.terms.reduce_only, lottery(self.salt, order.id), order.id)
+        fresh.retain(|at| !self.book.order(*at).terms.kind.is_immediate());
+        if fresh.len() > room {
+            fresh.sort_by_cached_key(|at| {
+                let Order { id, terms, .. } = self.book.order(*at);
+                (!terms.reduce_only, lottery(self.salt, *id), *id)
             });
-            for order in &resting[room..] {
-                self.end(order.id, EndReason::MarketFull);
+            for at in fresh.drain(room..) {
+                let id = self.book.order(at).id;
+                self.slides.remove(&id);
+                self.end(at, EndReason::MarketFull);
             }
         }
     }
 
-    fn close(mut self, market: MarketId, reference: Option<&Reference>) -> MarketOutcome {
-        let mut limits = BTreeMap::new();
-        self.judge_post_only(reference, &mut limits);
-        self.make_room();
-        // Accounts that may cross themselves: those with a new order, and if what was carried over crosses
-        // (the band has moved, or there was no auction), those whose bids do.
-        let mut suspects: BTreeSet<AccountId> =
-            self.fresh_orders().iter().map(|order| order.account).collect();
-        if let Some(reference) = reference
-            && let (Some(bid), Some(ask)) =
-                (self.best(Side::Buy, Some(reference)), self.best(Side::Sell, Some(reference)))
-            && ask <= bid
-        {
-            let crossing = self.book.side(Side::Buy).range(ask..=bid).flat_map(|(_, level)| &level.queue);
-            suspects.extend(crossing.filter_map(|(_, id)| self.book.get(*id)).map(|order| order.account));
-        }
-        for Order { id, terms, .. } in self.fresh_orders() {
-            if !terms.kind.is_immediate() {
-                let slid = limits.get(&id).copied();
-                self.book.list(id, slid.unwrap_or(terms.limit));
-                self.slides.extend(slid.map(|limit| (id, limit)));
-            } else if let Some(limit) = reference.and_then(|reference| tightened(&terms, reference)) {
-                self.book.list(id, limit);
+    /// Lists the new orders that take part, and ends immediate ones that cannot. Returns those that are listed.
+    fn list(&mut self, reference: Option<&Reference>) -> Vec<At> {
+        let mut listed = self.fresh();
+        listed.retain(|at| {
+            let Order { id, terms, .. } = self.book.order(*at);
+            let limit = if !terms.kind.is_immediate() {
+                let slid = if self.slides.is_empty() { None } else { self.slides.get(id) };
+                Some(slid.copied().unwrap_or(terms.limit))
             } else {
-                self.end(id, EndReason::IocRemainder);
+                reference.and_then(|reference| tightened(terms, reference))
+            };
+            match limit {
+                Some(limit) => self.book.list(*at, limit),
+                None => self.end(*at, EndReason::IocRemainder),
             }
-        }
+            limit.is_some()
+        });
+        listed
+    }
+
+    fn close(mut self, market: MarketId, reference: Option<&Reference>) -> MarketOutcome {
+        self.judge_post_only(reference);
+        self.make_room();
+        let carried = [Side::Buy, Side::Sell].map(|side| self.best(side, reference));
+        let listed = self.list(reference);
         let mut price = None;
         if let Some(reference) = reference {
-            suspects.into_iter().for_each(|account| self.uncross(account, reference));
+            for account in self.suspects(&listed, carried, reference) {
+                self.uncross(account, reference);
+            }
             if let Some(clearing) = clear(self.book, reference) {
                 price = Some(clearing.price);
                 self.trade(clearing, reference);
             }
         }
-        for Order { id, terms, .. } in self.fresh_orders() {
-            if terms.kind.is_immediate() {
-                self.end(id, EndReason::IocRemainder);
+        for at in self.fresh() {
+            if self.book.order(at).terms.kind.is_immediate() {
+                self.end(at, EndReason::IocRemainder);
             }
         }
+        let Self { mut fills, cuts, mut ends, slides, .. } = self;
+        sort_by_id(&mut fills, |fill| fill.order);
+        sort_by_id(&mut ends, |end| end.order);
+        debug_assert!(ends.is_sorted_by(|one, other| one.order < other.order), "an order ends twice");
         MarketOutcome {
             market,
             price,
-            fills: self.fills.into_values().collect(),
-            cuts: self.cuts.into_iter().map(|((order, reason), lots)| Cut { order, reason, lots }).collect(),
-            ends: self.ends.into_values().collect(),
-            slides: self.slides.into_iter().map(|(order, limit)| Slide { order, limit }).collect(),
+            fills,
+            cuts: cuts.into_iter().map(|((order, reason), lots)| Cut { order, reason, lots }).collect(),
+            ends,
+            slides: slides.into_iter().map(|(order, limit)| Slide { order, limit }).collect(),
         }
+    }
+
+    /// Accounts that may cross themselves, in no order that matters. `carried` are the best bid and ask that were
+    /// carried over.
+    ///
+    /// Who crosses itself with a new order reaches what was carried over, or another new order of its own. If what was
+    /// carried over crosses (the band has moved, or there was no auction), everybody with bids there is one, too.
+    fn suspects(
+        &self,
+        listed: &[At],
+        carried: [Option<PriceTicks>; 2],
+        reference: &Reference,
+    ) -> Vec<AccountId> {
+        let [bid, ask] = carried;
+        let takes_part = |order: &&Order| reference.band.contains(order.terms.limit);
+        let new = || listed.iter().map(|at| self.book.order(*at)).filter(takes_part);
+        let (mut new_bid, mut new_ask) = (None, None);
+        for order in new() {
+            match order.terms.side {
+                Side::Buy => new_bid = new_bid.max(Some(order.terms.limit)),
+                Side::Sell => new_ask = least(new_ask, order.terms.limit),
+            }
+        }
+        // Who reaches what was carried over, and who reaches somebody's new order.
+        let (mut far, mut near) = (Vec::new(), Vec::new());
+        for Order { account, terms, .. } in new() {
+            let (old, new) = match terms.side {
+                Side::Buy => (ask, new_ask),
+                Side::Sell => (bid, new_bid),
+            };
+            let reaches = |best: Option<PriceTicks>| best.is_some_and(|best| terms.accepts(best));
+            if reaches(old) {
+                far.push(*account);
+            } else if reaches(new) {
+                near.push(*account);
+            }
+        }
+        near.sort_unstable();
+        near.dedup();
+        far.extend(near.into_iter().filter(|account| {
+            let own = self.book.of(*account).rev().map(|at| self.book.order(at));
+            let new = own.take_while(|order| order.id.height == self.height);
+            crossing(new.map(|order| &order.terms), reference).is_some()
+        }));
+        if let (Some(bid), Some(ask)) = (bid, ask)
+            && ask <= bid
+        {
+            let crossing = self.book.levels(Side::Buy, Some(Band { low: ask, high: bid }));
+            let crossing = crossing.flat_map(|(_, level)| self.book.queue(level));
+            far.extend(crossing.map(|at| self.book.order(at).account));
+        }
+        far.sort_unstable();
+        far.dedup();
+        far
     }
 
     /// Cancels what of an account's orders crosses other orders of it.
     fn uncross(&mut self, account: AccountId, reference: &Reference) {
-        let takes_part = |order: &&Order| reference.band.contains(order.terms.limit);
-        let own: Vec<Order> = self.book.of(account).rev().filter(takes_part).copied().collect();
-        let (closes, own): (Vec<_>, Vec<_>) =
-            own.into_iter().partition(|order| order.terms.kind == Kind::Liquidation);
-        let (yields, mut own): (Vec<_>, Vec<_>) =
-            own.into_iter().partition(|order| closes.iter().any(|close| close.crosses(order)));
-        for order in yields {
-            self.end(order.id, EndReason::SelfCross);
-        }
-        let limits = |side: Side| own.iter().filter(move |order| order.terms.side == side);
-        let best_bid = limits(Side::Buy).map(|order| order.terms.limit).max();
-        let best_ask = limits(Side::Sell).map(|order| order.terms.limit).min();
-        let mut lost: BTreeMap<OrderId, Lots> = BTreeMap::new();
-        for newer in 0..own.len() {
-            let best = match own[newer].terms.side {
-                Side::Buy => best_ask,
-                Side::Sell => best_bid,
-            };
-            if !best.is_some_and(|best| own[newer].terms.accepts(best)) {
+        let terms = self.book.of(account).map(|at| &self.book.order(at).terms);
+        let Some((ask, bid)) = crossing(terms, reference) else { return };
+        // Its orders that reach the best of its other side, newest first. Nothing else of it crosses anything.
+        let mut sides: [Vec<Own>; 2] = [Vec::new(), Vec::new()];
+        // The best limits of its liquidation closes.
+        let (mut close_bid, mut close_ask) = (None, None);
+        for at in self.book.of(account).rev() {
+            let Order { id, terms, .. } = self.book.order(at);
+            let (limit, lots) = (terms.limit, terms.lots);
+            if !reference.band.contains(limit) {
                 continue;
             }
-            for older in newer + 1..own.len() {
-                if own[newer].terms.lots == Lots::ZERO {
-                    break;
-                }
-                if own[newer].crosses(&own[older]) {
-                    let lots = own[newer].terms.lots.min(own[older].terms.lots);
-                    for at in [newer, older] {
-                        own[at].terms.lots -= lots;
-                        *lost.entry(own[at].id).or_default() += lots;
-                    }
-                }
+            let close = terms.kind == Kind::Liquidation;
+            match terms.side {
+                Side::Buy if close => close_bid = close_bid.max(Some(limit)),
+                Side::Sell if close => close_ask = least(close_ask, limit),
+                Side::Buy if limit >= ask => sides[0].push(Own { id: *id, at, limit, open: lots, lots }),
+                Side::Sell if limit <= bid => sides[1].push(Own { id: *id, at, limit, open: lots, lots }),
+                _ => {}
             }
         }
-        for (id, lots) in lost {
-            self.cut(id, lots, CutReason::SelfCross, EndReason::SelfCross);
+        let [bids, asks] = &mut sides;
+        let mut yields = |own: &mut Vec<Own>, crosses: &dyn Fn(PriceTicks) -> bool| {
+            own.retain(|own| {
+                let crosses = crosses(own.limit);
+                if crosses {
+                    self.end(own.at, EndReason::SelfCross);
+                }
+                !crosses
+            });
+        };
+        yields(bids, &|limit| close_ask.is_some_and(|close| close <= limit));
+        yields(asks, &|limit| close_bid.is_some_and(|close| limit <= close));
+        let (mut bid, mut ask) = (0, 0);
+        while let (Some(newest_bid), Some(newest_ask)) = (bids.get_mut(bid), asks.get_mut(ask)) {
+            if newest_bid.lots == Lots::ZERO {
+                bid += 1;
+            } else if newest_ask.lots == Lots::ZERO {
+                ask += 1;
+            } else if newest_bid.id > newest_ask.id {
+                newest_bid.set_against(&mut asks[ask..], |bid, ask| ask <= bid);
+                bid += 1;
+            } else {
+                newest_ask.set_against(&mut bids[bid..], |ask, bid| ask <= bid);
+                ask += 1;
+            }
+        }
+        for own in sides.into_iter().flatten() {
+            let lost = own.open - own.lots;
+            if lost > Lots::ZERO {
+                self.cut(own.at, lost, CutReason::SelfCross, EndReason::SelfCross);
+            }
         }
     }
 
     fn trade(&mut self, clearing: Clearing, reference: &Reference) {
         for side in [Side::Buy, Side::Sell] {
-            for (id, lots) in allocate(self.book, side, reference.band, clearing, self.salt) {
-                let Some(order) = self.book.get(id) else { continue };
-                let (account, open) = (order.account, order.terms.lots);
+            for (at, lots) in allocate(self.book, side, reference.band, clearing, self.salt) {
+                let Order { id, account, terms } = *self.book.order(at);
                 let maker = id.height < self.height;
-                self.fills.insert(id, Fill { order: id, account, side, lots, maker });
-                self.book.take(id, lots);
-                if lots == open {
-                    self.end(id, EndReason::Filled);
+                self.fills.push(Fill { order: id, account, side, lots, maker });
+                self.book.take(at, lots);
+                if lots == terms.lots {
+                    self.end(at, EndReason::Filled);
                 }
             }
         }
     }
+}
+
+/// Sorts records by the ids that they have, none twice.
+///
+/// What is sorted is one small integer for each record: its height above the least, then its index, then its place.
+/// Where the heights are too far apart for that, the records are sorted themselves.
+fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
+    let heights = || records.iter().map(|record| id(record).height.0);
+    let (Some(least), Some(most)) = (heights().min(), heights().max()) else { return };
+    if most - least > u64::from(u32::MAX) {
+        return records.sort_unstable_by_key(id);
+    }
+    let key = |record: &T| (id(record).height.0 - least) << 32 | u64::from(id(record).index);
+    let mut places: Vec<(u64, u32)> =
+        records.iter().zip(0..).map(|(record, place)| (key(record), place)).collect();
+    places.sort_unstable_by_key(|(key, _)| *key);
+    *records = places.into_iter().map(|(_, place)| records[place as usize]).collect();
+}
+
+/// An order of an account that may cross others of it.
+struct Own {
+    id: OrderId,
+    at: At,
+    limit: PriceTicks,
+    /// Lots that it had, and those that are left.
+    open: Lots,
+    lots: Lots,
+}
+
+impl Own {
+    /// Sets it against older orders of the other side, newest first, that it crosses.
+    fn set_against(&mut self, older: &mut [Self], crosses: impl Fn(PriceTicks, PriceTicks) -> bool) {
+        for other in older {
+            if self.lots == Lots::ZERO {
+                break;
+            }
+            if crosses(self.limit, other.limit) {
+                let lots = self.lots.min(other.lots);
+                self.lots -= lots;
+                other.lots -= lots;
+            }
+        }
+    }
+}
+
+fn least(one: Option<PriceTicks>, other: PriceTicks) -> Option<PriceTicks> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
+
+/// The best ask and the best bid among orders of one account, of those that take part, if they cross.
+fn crossing<'a>(
+    orders: impl Iterator<Item = &'a Terms>,
+    reference: &Reference,
+) -> Option<(PriceTicks, PriceTicks)> {
+    let (mut bid, mut ask) = (None, None);
+    for terms in orders.filter(|terms| reference.band.contains(terms.limit)) {
+        match terms.side {
+            Side::Buy => bid = bid.max(Some(terms.limit)),
+            Side::Sell => ask = least(ask, terms.limit),
+        }
+    }
+    ask.zip(bid).filter(|(ask, bid)| ask <= bid)
 }
 
 /// The limit of an immediate order inside the band; `None` if it cannot trade there.
