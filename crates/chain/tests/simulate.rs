@@ -6,6 +6,7 @@ use commonware_consensus::Viewable as _;
 use commonware_glue::simulate::action::{Action as Act, Schedule};
 use commonware_runtime::deterministic::{self, PartialWriteMode, WriteConfig};
 use commonware_utils::Probability;
+use seawall_chain::zones::ZoneFault;
 use seawall_ledger::Event;
 use seawall_oracle::OracleEvent;
 use seawall_types::{PriceState, TimeMs};
@@ -313,5 +314,145 @@ fn f_liars_change_neither_price_nor_time() {
             }
         }
         assert!(carried > 5, "{lie:?}: the liar was heard {carried} times");
+    }
+}
+
+// ---- Zones ----
+
+/// Heights that the chain settled whole, by zone.
+fn settled(chain: &[Seen], zone: u8) -> Vec<u64> {
+    let parts = chain.iter().flat_map(|seen| &seen.block.body.outcomes);
+    parts.filter(|own| own.zone == zone && own.outcome.last).map(|own| own.outcome.height.get()).collect()
+}
+
+#[test]
+fn orders_trade_and_their_outcomes_settle_within_a_few_blocks() {
+    let fixture = Fixture::new(30, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(30));
+    plan(&validators, 30, 80, 4).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    let fills: usize = chain.iter().map(Seen::fills).sum();
+    assert!(fills > 20, "{fills} fills");
+    for zone in [0, 1] {
+        assert!(settled(&chain, zone).len() > 40, "zone {zone}: {:?}", settled(&chain, zone));
+        let most = chain.iter().filter_map(|seen| seen.lags.get(&zone)).max();
+        assert!(most.is_some_and(|lag| *lag <= 6), "zone {zone} was {most:?} blocks behind");
+    }
+    assert!(chain.iter().all(|seen| seen.voided.is_empty()));
+    for index in 0..4 {
+        for (zone, status) in &seat(&validators.seats, index).zones {
+            assert_eq!((status.disagreements, status.rebuilds), (0, 1), "validator {index}, zone {zone}");
+        }
+    }
+}
+
+#[test]
+fn a_zone_that_dies_on_a_minority_is_missed_by_nobody_and_comes_back_from_the_state() {
+    for seed in 0..3 {
+        let fixture = Fixture::new(31, 4, ACCOUNTS);
+        let mut validators = Validators::new(&fixture, Path::crash(31));
+        // Wherever the block of that moment is.
+        let (kill, revive) = (1_500 + 171 * seed, 4_000 + 93 * seed);
+        validators.trials.extend(trials(2..3, 0, kill, What::Kill));
+        validators.trials.extend(trials(2..3, 0, revive, What::Revive));
+        plan(&validators, seed, 80, 4).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        assert!(chain.iter().all(|seen| seen.voided.is_empty()), "the others attest and settle");
+        let status = |index| seat(&validators.seats, index).zones[&0].clone();
+        let (well, back) = (status(0), status(2));
+        assert_eq!((back.running, back.disagreements), (true, 0));
+        assert!(back.rebuilds >= 2, "rebuilt from the state");
+        assert!(back.computed.get() + 3 >= well.computed.get(), "{} after {}", back.computed, well.computed);
+    }
+}
+
+#[test]
+fn a_zone_that_computes_something_else_on_f_validators_changes_nothing_and_is_told_so() {
+    let fixture = Fixture::new(32, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(32));
+    validators.trials.extend(trials(1..2, 0, 1_000, What::Afflict(ZoneFault::Wrong)));
+    plan(&validators, 32, 80, 4).build().run().unwrap();
+    // Every settled outcome is the one that the state gives.
+    let chain = check_run(&fixture, &validators.seats);
+    assert!(chain.iter().map(Seen::fills).sum::<usize>() > 10);
+    assert!(chain.iter().all(|seen| seen.voided.is_empty()));
+    let status = |index| seat(&validators.seats, index).zones[&0].clone();
+    assert!(status(1).disagreements > 0, "it was found wrong");
+    assert!((0..4).filter(|index| *index != 1).all(|index| status(index).disagreements == 0));
+}
+
+#[test]
+fn with_a_zone_dead_everywhere_its_inboxes_become_void_and_nothing_else_stops() {
+    let fixture = Fixture::new(33, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(33));
+    validators.trials.extend(trials(0..4, 0, 1_200, What::Kill));
+    validators.trials.extend(trials(0..4, 0, 6_000, What::Revive));
+    plan(&validators, 33, 120, 4).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    let voided: Vec<u64> =
+        chain.iter().flat_map(|seen| &seen.voided).filter(|own| own.0 == 0).map(|own| own.1.get()).collect();
+    assert!(voided.len() > 5, "{voided:?}");
+    assert!(chain.iter().all(|seen| seen.voided.iter().all(|(zone, _)| *zone == 0)));
+    let dead = chain.iter().filter(|seen| !seen.voided.is_empty());
+    let (first, last) = (voided[0], voided[voided.len() - 1]);
+    assert!(dead.count() >= 2, "all that wait, each time that the oldest is overdue");
+    // The other zone trades meanwhile, and positions in breach of both are worked on without the auctions.
+    let other = settled(&chain, 1).into_iter().filter(|height| (first..=last).contains(height)).count();
+    assert!(other > 5, "{other} outcomes of the other zone");
+    let meanwhile: Vec<Seen> = chain
+        .iter()
+        .filter(|seen| (first..=last).contains(&seen.block.header.height.get()))
+        .cloned()
+        .collect();
+    assert!(liquidations(&meanwhile) > 0);
+    let late = meanwhile.iter().flat_map(|seen| &seen.events).filter_map(|event| match event {
+        Event::Liquidated(own) => Some(own.height.get() - own.breached.get()),
+        _ => None,
+    });
+    // Nobody waits for a zone for longer than it may be late.
+    assert!(late.max().is_some_and(|blocks| blocks <= 7));
+    assert!(settled(&chain, 0).iter().any(|height| *height > last), "it trades again: {voided:?}");
+}
+
+#[test]
+fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liquidation() {
+    let fixture = Fixture::new(34, 4, ACCOUNTS);
+    let run = |what: Option<What>| {
+        let mut validators = Validators::new(&fixture, Path::crash(34));
+        for zone in [0, 1] {
+            validators.trials.extend(what.into_iter().flat_map(|what| trials(0..4, zone, 10, what)));
+        }
+        plan(&validators, 34, 100, 4).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        let mut finality: Vec<u64> =
+            (0..4).flat_map(|index| seat(&validators.seats, index).finality_ms.clone()).collect();
+        finality.sort_unstable();
+        let at = |percent: usize| finality[(finality.len() - 1) * percent / 100];
+        let mut first: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
+        for (seen, event) in chain.iter().flat_map(|seen| seen.events.iter().map(move |event| (seen, event)))
+        {
+            let height = seen.block.header.height.get();
+            match event {
+                Event::Closing { account, breached, .. } => {
+                    first.entry((*account, *breached)).or_insert(height - breached.get());
+                }
+                Event::Liquidated(own) => {
+                    first.entry((own.account, own.breached)).or_insert(height - own.breached.get());
+                }
+                _ => {}
+            }
+        }
+        let worst = first.values().max().copied();
+        assert!(first.len() > 10, "{} breaches", first.len());
+        (at(50), at(99), worst)
+    };
+    let well = run(None);
+    // An auction here takes no simulated time; a hundred milliseconds is a block.
+    let slow = run(Some(What::Afflict(ZoneFault::Delayed(std::time::Duration::from_millis(100)))));
+    let dead = run(Some(What::Kill));
+    for (name, harmed) in [("slow", slow), ("dead", dead)] {
+        let close = |a: u64, b: u64| a * 10 <= b * 11 && b * 10 <= a * 11;
+        assert!(close(harmed.0, well.0) && close(harmed.1, well.1), "{name}: {harmed:?}, well: {well:?}");
+        assert_eq!(harmed.2, well.2, "{name}: the first step of the ladder comes as soon");
     }
 }

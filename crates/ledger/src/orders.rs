@@ -51,7 +51,7 @@
 //!
 //! # Outcomes
 //!
-//! Inboxes of a zone end in order, each once: by the last part of its outcome, or void, when it is
+//! Inboxes of a zone end in order, each once: by the last part of its outcome, or void, when it, or an earlier one, is
 //! `void_after` blocks old. A part that does not hold is refused whole and changes nothing. A fill is settled
 //! whatever the equity: the sweep of the same block sees the result. A void inbox's orders and modifications end,
 //! its cancels hold, and everything else is as if the auction had not been.
@@ -62,7 +62,7 @@
 //! | entries of a block that accounts ask for | half of `MAX_ENTRIES_PER_INBOX` | [`Refusal::InboxFull`] |
 //! | orders of a block that add risk, in a zone that is more than `shed_after` blocks behind | half of those above, halved again for every further block | [`Refusal::ZoneLate`] |
 //! | entries of a block in all | `MAX_ENTRIES_PER_INBOX` | settlement's own cancels wait for the next block |
-//! | inboxes of a zone without an outcome | `void_after` | the oldest is void |
+//! | inboxes of a zone without an outcome | `void_after` | all of them are void |
 //! | records that a zone settles in a block | `max_records` | [`SettleFault::TooManyRecords`]; the part waits |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,9 +105,6 @@ pub enum SettleFault {
     /// Too late: the inbox is void.
     #[error("the inbox is too old; it is void")]
     Overdue,
-    /// Too early to be void.
-    #[error("the inbox is not old enough to be void")]
-    NotDue,
     /// A market of another zone.
     #[error("market {0} is not in the zone")]
     ForeignMarket(MarketId),
@@ -1399,19 +1396,27 @@ impl Ledger {
         self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height, voided })));
     }
 
-    /// Ends the oldest inbox of a zone without an outcome, or without the rest of it. Its orders and modifications
-    /// end, its cancels hold, and everything is released. Refused unless the inbox is `void_after` blocks old.
+    /// Where the oldest inbox of a zone is `void_after` blocks old, voids all of its inboxes: the later ones were answered,
+    /// if at all, as if that one had been settled. The zone then has as many blocks to start again in. Orders and
+    /// modifications of a void inbox end, its cancels hold, and everything is released. A chain calls this before it
+    /// settles outcomes.
     ///
     /// # Panics
     /// If no block is in progress.
-    pub fn void(&mut self, zone: u8, height: Height) -> Result<(), SettleFault> {
-        let oldest = self.unsettled(zone).next().ok_or(SettleFault::Nothing(zone))?;
-        if height != oldest {
-            return Err(SettleFault::NotNext(oldest));
+    pub fn void_overdue(&mut self) -> Vec<(u8, Height)> {
+        let mut voided = Vec::new();
+        let zones: BTreeSet<u8> = self.book.inboxes.keys().map(|(zone, _)| *zone).collect();
+        for zone in zones {
+            let Some(oldest) = self.unsettled(zone).next() else { continue };
+            if self.globals.height.0 >= oldest.0 + u64::from(self.zone_params(zone).void_after) {
+                voided.extend(self.void(zone, oldest).into_iter().map(|height| (zone, height)));
+            }
         }
-        if self.globals.height.0 < oldest.0 + u64::from(self.zone_params(zone).void_after) {
-            return Err(SettleFault::NotDue);
-        }
+        voided
+    }
+
+    /// Voids every inbox of a zone, of which this is the oldest.
+    fn void(&mut self, zone: u8, oldest: Height) -> Vec<Height> {
         let over: Vec<OrderId> = self
             .book
             .orders
@@ -1419,7 +1424,7 @@ impl Ledger {
             .filter(|(id, order)| {
                 self.zone_of(order.terms.market) == zone
                     && order.waiting.is_none()
-                    && (id.height == height || order.leaving == Some(height))
+                    && (id.height >= oldest || order.leaving.is_some())
             })
             .map(|(id, _)| *id)
             .collect();
@@ -1433,33 +1438,18 @@ impl Ledger {
             }
             self.set_order(id, None);
         }
-        let inbox = self.book.inboxes.get(&(zone, height)).cloned().unwrap_or_default();
-        self.end_height(zone, height, true);
-        self.reserve_in(inbox.references.into_keys());
+        let heights: Vec<Height> = self.unsettled(zone).collect();
+        let mut markets: BTreeSet<MarketId> = BTreeSet::new();
+        for height in &heights {
+            let inbox = self.book.inboxes.get(&(zone, *height));
+            markets.extend(inbox.into_iter().flat_map(|inbox| inbox.references.keys()));
+            self.end_height(zone, *height, true);
+        }
+        self.reserve_in(markets.into_iter());
         for id in accounts {
             self.reserve(id);
         }
-        Ok(())
-    }
-
-    /// Voids every inbox that is old enough, zone by zone. A chain calls this before it settles outcomes.
-    ///
-    /// # Panics
-    /// If no block is in progress.
-    pub fn void_overdue(&mut self) -> Vec<(u8, Height)> {
-        let mut voided = Vec::new();
-        let zones: BTreeSet<u8> = self.book.inboxes.keys().map(|(zone, _)| *zone).collect();
-        for zone in zones {
-            loop {
-                let oldest = self.unsettled(zone).next();
-                let Some(height) = oldest else { break };
-                if self.void(zone, height).is_err() {
-                    break;
-                }
-                voided.push((zone, height));
-            }
-        }
-        voided
+        heights
     }
 }
 

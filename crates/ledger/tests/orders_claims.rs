@@ -112,7 +112,7 @@ fn what_is_wrong_with_an_outcome_is_named_and_changes_nothing() {
         assert_eq!(chain.ledger.settle(zone, &outcome), Err(fault), "{claim}");
         assert_eq!(chain.ledger.records().collect::<Vec<_>>(), before, "{claim}");
     }
-    assert_eq!(chain.ledger.void(0, Height(1)), Err(SettleFault::NotDue));
+    assert_eq!(chain.ledger.void_overdue(), [], "not old enough");
     assert!(chain.ledger.settle(0, &good).is_ok());
     assert_eq!(chain.ledger.settle(0, &good), Err(SettleFault::NotNext(Height(2))), "each height ends once");
 }
@@ -144,7 +144,7 @@ fn more_records_than_a_block_may_settle_wait() {
 }
 
 #[test]
-fn a_void_inbox_ends_its_placements_keeps_its_cancels_and_lets_the_rest_be() {
+fn a_void_inbox_ends_its_placements_keeps_its_cancels_and_takes_later_ones_with_it() {
     let mut chain = Chain::new(10_000_000);
     let rests = chain.place(ALICE, order(BTC, Side::Buy, PRICE, 2));
     let gone = chain.place(ALICE, order(BTC, Side::Buy, PRICE, 3));
@@ -158,12 +158,12 @@ fn a_void_inbox_ends_its_placements_keeps_its_cancels_and_lets_the_rest_be() {
     assert_eq!(chain.ledger.void_overdue(), vec![]);
     chain.next(PRICE);
     assert_eq!(chain.ledger.settle(0, &nothing(2)), Err(SettleFault::Overdue));
-    assert_eq!(chain.ledger.void_overdue(), vec![(0, Height(2))]);
+    assert_eq!(chain.ledger.void_overdue(), [2, 3, 4].map(|height| (0, Height(height))));
     let open: Vec<_> = chain.ledger.orders_of(ALICE).map(|(id, _)| id).collect();
-    assert_eq!(open, [rests, later]);
-    assert!(chain.ledger.order(new).is_none());
-    assert_eq!(chain.ledger.next_part(0), Some((Height(3), 0)));
-    assert_eq!(chain.ledger.resting(0).1.len(), 1, "the later one is in an inbox");
+    assert_eq!(open, [rests]);
+    assert!([new, later].iter().all(|id| chain.ledger.order(*id).is_none()));
+    assert_eq!((chain.ledger.next_part(0), chain.ledger.last_void(0)), (None, Height(4)));
+    assert_eq!(chain.ledger.resting(0).1.len(), 1, "what rested before");
     chain.end();
 }
 

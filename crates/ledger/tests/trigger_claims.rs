@@ -424,10 +424,8 @@ fn a_trigger_is_nothing_to_its_zone() {
     assert_eq!(chain.ledger.settle(0, &names), Err(Fault::UnknownOrder(trigger).into()));
     chain.next(PRICE);
     chain.next(PRICE);
-    assert_eq!(chain.ledger.void_overdue(), [(0, Height(1))]);
+    assert_eq!(chain.ledger.void_overdue(), [1, 2, 3].map(|height| (0, Height(height))));
     assert_eq!((chain.ledger.order(bid), chain.ledger.order(trigger).is_some()), (None, true));
-    chain.ledger.settle(0, &nothing(2)).unwrap();
-    chain.ledger.settle(0, &nothing(3)).unwrap();
     chain.next(PRICE);
     assert_eq!((chain.ledger.resting(0).1.len(), chain.ledger.next_part(0)), (0, None));
     let mode = Action::SetMarginMode { market: BTC, mode: MarginMode::Isolated };

@@ -32,10 +32,11 @@ use seawall_chain::{
     gate::ChargedWork,
     genesis::{Dealt, Genesis, deal_committee},
     gossip::Submitter,
-    machine::{Answer, Machine, Step, World},
+    machine::{Answer, Machine, Settled, Step, World},
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
     timeline::Timeline,
+    zones::{ZoneFault, ZoneStatus},
 };
 use seawall_ledger::{
     ChainParams, Event, GenesisAccount, GenesisPosition, Ledger, OrderParams,
@@ -279,7 +280,16 @@ pub struct Seen {
     pub oracle_events: Vec<OracleEvent>,
     pub marks: Vec<(MarketId, Mark)>,
     pub answers: Vec<Answer>,
+    pub settled: Vec<Settled>,
+    pub voided: Vec<(u8, Height)>,
+    pub lags: BTreeMap<u8, u64>,
     pub stale_price_liquidations: u64,
+}
+
+impl Seen {
+    pub fn fills(&self) -> usize {
+        self.settled.iter().map(|settled| settled.report.fills.len()).sum()
+    }
 }
 
 /// What one validator did over all its lives.
@@ -292,6 +302,10 @@ pub struct Seat {
     pub faults: Vec<String>,
     /// Lives in which the validator came up.
     pub up: Vec<u32>,
+    /// Wall time from proposal to finality of its own blocks, ms.
+    pub finality_ms: Vec<u64>,
+    /// Its zones, as they were last.
+    pub zones: BTreeMap<u8, ZoneStatus>,
     last: Option<u64>,
 }
 
@@ -331,6 +345,9 @@ impl Monitor for Recorder {
             oracle_events: step.oracle_events.clone(),
             marks: step.marks.clone(),
             answers: step.answers.clone(),
+            settled: step.settled.clone(),
+            voided: step.voided.clone(),
+            lags: step.zone_lags.clone(),
             stale_price_liquidations: step.sweep.stale_price_liquidations,
         };
         seat.blocks.insert(height, seen);
@@ -353,7 +370,35 @@ pub struct Validators {
     pub threaded: Vec<usize>,
     /// Whether users trade meanwhile.
     pub traffic: bool,
+    /// What is done to zones.
+    pub trials: Vec<Trial>,
     pub seats: Seats,
+}
+
+/// Something that is done to a zone of a validator at a time, in each of its lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    pub validator: usize,
+    pub at_ms: u64,
+    pub zone: u8,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    Kill,
+    Revive,
+    Afflict(ZoneFault),
+}
+
+/// The same trial of one zone on these validators.
+pub fn trials(
+    validators: std::ops::Range<usize>,
+    zone: u8,
+    at_ms: u64,
+    what: What,
+) -> impl Iterator<Item = Trial> {
+    validators.map(move |validator| Trial { validator, at_ms, zone, what })
 }
 
 impl Validators {
@@ -366,6 +411,7 @@ impl Validators {
             lies: BTreeMap::new(),
             threaded: Vec::new(),
             traffic: true,
+            trials: Vec::new(),
             seats: Arc::new(seats),
         }
     }
@@ -383,6 +429,7 @@ pub struct Ready {
     seat: Arc<Mutex<Seat>>,
     index: usize,
     traffic: bool,
+    trials: Vec<Trial>,
 }
 
 /// What the simulator can ask about a running validator.
@@ -428,6 +475,7 @@ impl EngineDefinition for Validators {
         let path = self.path;
         let recorder = Recorder { seat: seat.clone(), public: public_key.clone(), monitor };
         let threaded = self.threaded.contains(&index);
+        let probed = seat.clone();
         let config = move || {
             Config {
                 genesis,
@@ -444,7 +492,12 @@ impl EngineDefinition for Validators {
                 policy: BuildPolicy::default(),
                 timeouts: TIMEOUTS,
                 monitor: Arc::new(recorder),
-                probe: Arc::new(|_| {}),
+                probe: Arc::new(move |finalized: seawall_chain::gate::Finalized| {
+                    if let Some(since) = finalized.since_proposal {
+                        let mut seat = probed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        seat.finality_ms.push(since.as_millis() as u64);
+                    }
+                }),
                 charged: ChargedWork::default(),
                 enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
@@ -463,6 +516,7 @@ impl EngineDefinition for Validators {
             seat: seat.clone(),
             index,
             traffic: self.traffic,
+            trials: self.trials.iter().filter(|trial| trial.validator == index).copied().collect(),
         };
         (ready, Watched(seat))
     }
@@ -471,8 +525,8 @@ impl EngineDefinition for Validators {
         let context = ready.context.child("run");
         context.spawn(move |context| async move {
             let config = (ready.config)();
-            let Ready { oracle, public, channels, seat, index, traffic, .. } = ready;
-            run(context, config, oracle, public, channels, seat, index, traffic).await;
+            let Ready { oracle, public, channels, seat, index, traffic, trials, .. } = ready;
+            run(context, config, oracle, public, channels, seat, index, traffic, trials).await;
         })
     }
 }
@@ -487,6 +541,7 @@ async fn run(
     seat: Arc<Mutex<Seat>>,
     index: usize,
     traffic: bool,
+    mut trials: Vec<Trial>,
 ) {
     let started =
         engine::start(context.child("validator"), config, oracle.manager(), oracle.control(public), channels)
@@ -506,6 +561,26 @@ async fn run(
         seat.up.push(life);
     }
     let submitter = validator.submitter.clone();
+    trials.sort_by_key(|trial| trial.at_ms);
+    let zones = async {
+        for trial in trials {
+            let until = UNIX_EPOCH + Duration::from_millis(trial.at_ms);
+            if let Ok(wait) = until.duration_since(context.current()) {
+                context.sleep(wait).await;
+            }
+            match trial.what {
+                What::Kill => drop(validator.zones.kill(trial.zone)),
+                What::Revive => drop(validator.zones.revive(trial.zone)),
+                What::Afflict(fault) => validator.zones.afflict(trial.zone, fault),
+            }
+        }
+        loop {
+            context.sleep(Duration::from_millis(50)).await;
+            let mut seat = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let names = validator.zones.names().into_iter();
+            seat.zones = names.filter_map(|zone| Some((zone, validator.zones.status(zone)?))).collect();
+        }
+    };
     let users = async {
         if !traffic {
             std::future::pending::<()>().await;
@@ -513,9 +588,13 @@ async fn run(
         loop {
             context.sleep(Duration::from_millis(70 + 10 * index as u64)).await;
             let now = context.current().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            let height = validator.machine.read(|world| world.ledger.globals().height);
-            if let Some(height) = height {
-                trade(&submitter, index as u64, now as u64, height);
+            let known = validator.machine.read(|world| {
+                let marks =
+                    world.ledger.markets().map(|(_, market)| market.mark.and_then(|mark| mark.fresh()));
+                (world.ledger.globals().height, marks.collect::<Vec<_>>())
+            });
+            if let Some((height, marks)) = known {
+                trade(&submitter, index as u64, now as u64, height, &marks);
             }
         }
     };
@@ -527,6 +606,7 @@ async fn run(
             }
         },
         _ = users => {},
+        _ = zones => {},
     }
 }
 
@@ -627,8 +707,26 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
     signed(AccountId(user), nonce, expiry, action)
 }
 
-fn trade(submitter: &Submitter, index: u64, now: u64, height: Height) {
-    let _ = submitter.submit(random_action(mix(now) ^ index, height.get(), 150));
+fn trade(submitter: &Submitter, index: u64, now: u64, height: Height, marks: &[Option<PriceTicks>]) {
+    let salt = mix(now) ^ index;
+    let _ = submitter.submit(random_action(salt, height.get(), 150));
+    // Two who want the same at the mark.
+    let market = mix(salt) % MARKETS.len() as u64;
+    let Some(mark) = marks.get(market as usize).copied().flatten() else { return };
+    for (place, side) in (1..).zip([Side::Buy, Side::Sell]) {
+        let terms = Terms {
+            market: MarketId(market as u16),
+            side,
+            limit: mark,
+            lots: Lots(1 + (mix(salt ^ 5) % 4) as i64),
+            kind: Kind::Limit,
+            reduce_only: false,
+            good_til: Some(Height(height.get() + 8)),
+            cloid: None,
+        };
+        let user = AccountId(1 + mix(salt ^ place << 9) % 149);
+        let _ = submitter.submit(signed(user, mix(salt ^ place), height.get() + 20, Action::Place(terms)));
+    }
 }
 
 /// Done once `count` validators that run have made `height` final.
@@ -797,6 +895,10 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
         assert_eq!(*height, want, "heights follow each other");
         let header = &seen.block.header;
         assert_eq!(header.parent, parent);
+        for own in &seen.block.body.outcomes {
+            let owed = seawall_chain::zones::owed(&world.ledger, own.zone);
+            assert!(owed.contains(own), "height {height}: {:?} is not what the state gives", own.place());
+        }
         let executed = world
             .execute(
                 parent,
