@@ -99,7 +99,8 @@ pub struct VenueFill {
 pub enum Event {
     /// A leg was closed, wholly or in part.
     Liquidated(Liquidated),
-    /// A close of a leg went into the next auction: where there is one, the first step of the ladder.
+    /// A close of a leg went into the next auction, or was on its way when the breach was found: where there are auctions,
+    /// the first step of the ladder.
     Closing {
         /// Market.
         market: MarketId,
@@ -538,7 +539,7 @@ impl Ledger {
         }
         let sums = self.favourable(id, compartment);
         let mut of = Distress { equity: sums.equity, initial: sums.initial };
-        let mut closes = Vec::new();
+        let (mut closes, mut coming) = (Vec::new(), Vec::new());
         for &(_, market) in legs {
             if of.equity * 1_000_000 >= of.initial {
                 break;
@@ -555,6 +556,9 @@ impl Ledger {
             let size = i128::from(held.unsigned_abs());
             let on_way = i128::from(self.closes_on_way(id, market)).min(size);
             of = close(of, size, on_way);
+            if on_way > 0 {
+                coming.push((market, Lots(on_way as i64)));
+            }
             let left = size - on_way;
             if left > 0 && of.equity * 1_000_000 < of.initial {
                 let wanted = kernel::lots_to_close(of, unit, left, rate, &sheet.tiers);
@@ -566,6 +570,12 @@ impl Ledger {
             return false;
         }
         sweep.report.steps += closes.len() as u64;
+        if closes.is_empty() && waited == 0 {
+            let account = AccountId(u64::from(id));
+            for (market, lots) in coming {
+                self.push_event(Event::Closing { market, account, lots, breached: since });
+            }
+        }
         true
     }
 

@@ -99,9 +99,6 @@ pub enum Refusal {
     /// This market allows isolated margin only.
     #[error("this market allows isolated margin only")]
     IsolatedOnly,
-    /// The chain runs no zone that could answer.
-    #[error("this chain takes no orders: it runs no zone")]
-    NoZone,
     /// An action carries no order, or more than one may.
     #[error("between 1 and 64 orders under one signature")]
     OrderCount,
