@@ -433,11 +433,13 @@ fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liqui
         {
             let height = seen.block.header.height.get();
             match event {
-                Event::Closing { account, breached, .. } => {
-                    first.entry((*account, *breached)).or_insert(height - breached.get());
+                Event::Closing { account, compartment, breached, .. } => {
+                    first.entry((*account, *compartment, *breached)).or_insert(height - breached.get());
                 }
                 Event::Liquidated(own) => {
-                    first.entry((own.account, own.breached)).or_insert(height - own.breached.get());
+                    first
+                        .entry((own.account, own.compartment, own.breached))
+                        .or_insert(height - own.breached.get());
                 }
                 _ => {}
             }

@@ -12,7 +12,7 @@ use seawall_chain::{
     machine::{Answer, Brought, Purpose, Step, World},
     store::StateCommitment,
 };
-use seawall_ledger::{Event, Receipt, SweepMode};
+use seawall_ledger::{Compartment, Event, Receipt, SweepMode};
 use seawall_types::{AccountId, Action, Digest, Height, MarketId, PriceState, Side, TimeMs};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,8 +64,8 @@ pub struct Figures {
     pub examined: u64,
     /// What became of orders.
     pub orders: OrderFigures,
-    /// Compartments whose closes went into an auction first, by account: since when they were in breach.
-    closing: BTreeMap<AccountId, Height>,
+    /// Compartments whose closes went into an auction first: since when they were in breach.
+    closing: BTreeMap<(AccountId, Compartment), Height>,
 }
 
 /// What became of orders and auctions.
@@ -244,17 +244,19 @@ impl Follower {
         figures.examined += sweep.examined;
         for event in step.events() {
             // The first step of the ladder counts: a close in an auction, or what comes after it.
-            let (account, breached) = match event {
+            let (whose, breached) = match event {
                 Event::Liquidated(own) => {
                     figures.liquidated.insert(own.account);
-                    (own.account, own.breached)
+                    ((own.account, own.compartment), own.breached)
                 }
-                Event::Closing { account, breached, .. } => (*account, *breached),
+                Event::Closing { account, compartment, breached, .. } => {
+                    ((*account, *compartment), *breached)
+                }
                 _ => continue,
             };
             let known = match event {
-                Event::Closing { .. } => figures.closing.insert(account, breached),
-                _ => figures.closing.get(&account).copied(),
+                Event::Closing { .. } => figures.closing.insert(whose, breached),
+                _ => figures.closing.get(&whose).copied(),
             };
             if known != Some(breached) {
                 *figures.delays.entry(step.height.get() - breached.get()).or_default() += 1;

@@ -891,7 +891,10 @@ pub fn run(
             network.start(index)?;
         }
 
-        while let Some((zone, _, what)) = trials.first().copied().filter(|(_, at, _)| *at <= now) {
+        // A validator that is not up yet would start its zones after the trial.
+        let ready =
+            (0..options.validators).all(|index| !expected[index] || network.nodes[index].running.is_some());
+        while let Some((zone, _, what)) = trials.first().copied().filter(|(_, at, _)| *at <= now && ready) {
             trials.remove(0);
             let text = format!("zone {zone}: {}", trial_text(what));
             display.note(&format!("{text}, on every validator"));

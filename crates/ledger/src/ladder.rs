@@ -106,6 +106,8 @@ pub enum Event {
         market: MarketId,
         /// Whose.
         account: AccountId,
+        /// Compartment.
+        compartment: Compartment,
         /// How many lots.
         lots: Lots,
         /// Since when the compartment is in breach at fresh prices.
@@ -573,7 +575,7 @@ impl Ledger {
         if closes.is_empty() && waited == 0 {
             let account = AccountId(u64::from(id));
             for (market, lots) in coming {
-                self.push_event(Event::Closing { market, account, lots, breached: since });
+                self.push_event(Event::Closing { market, account, compartment, lots, breached: since });
             }
         }
         true
@@ -607,7 +609,7 @@ impl Ledger {
             let (market, lots) = (terms.market, terms.lots);
             let account = AccountId(u64::from(id));
             self.place(account, terms);
-            self.push_event(Event::Closing { market, account, lots, breached: since });
+            self.push_event(Event::Closing { market, account, compartment, lots, breached: since });
         }
         self.force(id);
         true

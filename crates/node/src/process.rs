@@ -162,9 +162,9 @@ pub fn run(
     })
 }
 
-/// How much less than the rest of the process a zone's thread gets where processors are short: the usual nice value of
-/// work that is welcome to wait.
-const ZONE_NICE: i32 = 10;
+/// What a zone's thread gets where processors are short: as little as there is. Several zones of several validators on one
+/// machine must not add up to a share that consensus would miss.
+const ZONE_NICE: i32 = 19;
 
 /// Lowers the priority of the calling thread, so that an auction never takes a processor from consensus. Where
 /// the system does not allow it, the zone runs as it is.
