@@ -38,7 +38,7 @@ use seawall_types::{
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tracing::{debug, error, info, warn};
 
@@ -97,7 +97,7 @@ pub enum ZoneFault {
     None,
     /// Each auction takes so much longer, in simulated time.
     Delayed(Duration),
-    /// Each auction takes so many times as long, and burns the processor for it. Not for simulations.
+    /// Each auction is held so many times over, and burns the processor for it.
     Slowed(u32),
     /// Outcomes are not those that follow from the inboxes.
     Wrong,
@@ -368,14 +368,17 @@ impl Zones {
             while let Some(fault) = self.room(zone)
                 && let Some(inbox) = engine.as_mut().and_then(Engine::due)
             {
-                let begun = Instant::now();
+                let before = match (&engine, fault) {
+                    (Some(engine), ZoneFault::Slowed(_)) => Some(engine.zone.clone()),
+                    _ => None,
+                };
                 let computed = engine.as_mut().and_then(|engine| engine.compute(&inbox, fault));
                 match fault {
                     ZoneFault::Delayed(delay) => context.sleep(delay).await,
                     ZoneFault::Slowed(times) => {
-                        let until = begun.elapsed() * times;
-                        while begun.elapsed() < until {
-                            std::hint::spin_loop();
+                        for _ in 1..times {
+                            let again = before.clone().map(|mut zone| zone.apply(&inbox));
+                            std::hint::black_box(again.is_some());
                         }
                     }
                     ZoneFault::None | ZoneFault::Wrong => {}
