@@ -1217,8 +1217,12 @@ impl Ledger {
             accounts.extend(cut.map(|order| order.account.0 as u32));
         }
         if outcome.last {
+            // The band of this height does not count any more. Where another one is as wide, nothing changes.
+            let before: Vec<(MarketId, Option<Band>)> =
+                references.into_keys().map(|market| (market, self.envelope(market))).collect();
             self.end_height(zone, outcome.height, false);
-            accounts.extend(self.owners_in(references.into_keys()));
+            let moved = before.into_iter().filter(|(market, band)| self.envelope(*market) != *band);
+            accounts.extend(self.owners_in(moved.map(|(market, _)| market)));
         } else {
             let key = RecordKey::Inbox(zone, outcome.height);
             if let Some(inbox) = self.book.inboxes.get(&(zone, outcome.height)).cloned() {
