@@ -70,20 +70,20 @@ pub struct Args {
     /// Trade: the recorded tape laid around the prices of every market, and market makers.
     #[arg(long)]
     traffic: bool,
-    /// Pace of the tape, in percent of the recorded one.
+    /// Pace of the tape, in percent of the recorded one. Market makers follow prices at their own.
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     traffic_rate: u32,
     /// Zones over which the markets are spread.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     zones: u8,
     /// Kill a zone on every validator: `1@20s`. Can be given several times.
-    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event, requires = "traffic")]
     kill_zone: Vec<(u8, Duration)>,
     /// Start a killed zone again: `1@35s`. Can be given several times.
-    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event, requires = "traffic")]
     restart_zone: Vec<(u8, Duration)>,
     /// Make the auctions of a zone a hundred times as slow on every validator, burning the processor: `1@20s`.
-    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event)]
+    #[arg(long, value_name = "ZONE@TIME", value_parser = zone_event, requires = "traffic")]
     slow_zone: Vec<(u8, Duration)>,
     /// Afterwards, execute the same history again with a scan of every account in every block, and compare.
     #[arg(long)]

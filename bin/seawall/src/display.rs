@@ -293,7 +293,7 @@ pub fn summary(report: &Report) -> String {
                 + &of(&trial.liquidation_delay_blocks_after)
                 + " blocks",
         );
-        row("medians within 10 %", yes(trial.within_ten_percent).to_owned());
+        row("medians within 10 %", trial.within_ten_percent.map_or("–", yes).to_owned());
     }
     row("liquidations at a stale price", report.stale_price_liquidations.to_string());
     row("forks", report.forks.to_string());

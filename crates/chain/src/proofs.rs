@@ -3,7 +3,8 @@
 //!
 //! A notarization is a threshold signature, so there is one for each proposal, and nobody knows it before a quorum has
 //! voted: neither who submits an order nor the leader whose block takes it can choose it. A leader who has none, as
-//! after an import, carries the parent's finality certificate, which is as good.
+//! after an import, carries the parent's finality certificate. One who holds both, as a leader that builds late does, may
+//! carry the one whose lots it likes better: it decides equal remainders and the places in a full book, and nothing else.
 //!
 //! The signed proposal is not carried: it follows from the parent.
 

@@ -21,7 +21,7 @@
 //! | --- | --- | --- |
 //! | final blocks that wait for a zone | [`MAILBOX`] | they are dropped, and the zone is rebuilt |
 //! | outcomes that wait to be settled | [`MAX_UNSETTLED_PARTS`] a zone | the zone computes no further |
-//! | digests in an observation | `MAX_OUTCOMES_PER_OBSERVATION` | the oldest heights are listed |
+//! | digests in an observation | `MAX_OUTCOMES_PER_OBSERVATION`, in equal shares | the oldest heights of each zone are listed |
 
 use crate::{
     block::{Block, outcome_digest},
@@ -262,14 +262,16 @@ impl Zones {
         self.lock().seats.get(&zone).map(|seat| seat.status.clone())
     }
 
-    /// What this validator attests: the oldest heights first, of all zones.
+    /// What this validator attests: of each zone the oldest parts, as many as of any other, so that none that owes much
+    /// keeps the others out.
     pub fn attested(&self) -> Vec<OutcomeRef> {
         let inner = self.lock();
+        let share = (MAX_OUTCOMES_PER_OBSERVATION / inner.seats.len().max(1)).max(1);
         let mut listed: Vec<(Height, u32, u8, Digest)> = inner
             .seats
             .iter()
             .flat_map(|(zone, seat)| {
-                let oldest = seat.computed.iter().take(MAX_OUTCOMES_PER_OBSERVATION);
+                let oldest = seat.computed.iter().take(share);
                 oldest.map(|((height, part), own)| (*height, *part, *zone, own.digest))
             })
             .collect();

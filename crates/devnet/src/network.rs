@@ -304,8 +304,9 @@ pub struct TrialReport {
     pub liquidation_delay_blocks_before: Delays,
     /// Liquidation delays after.
     pub liquidation_delay_blocks_after: Delays,
-    /// Whether the medians of finality and of the delay are less than 10 % worse than before.
-    pub within_ten_percent: bool,
+    /// Whether the medians of finality and of the delay are less than 10 % worse than before; null if nothing was final
+    /// before.
+    pub within_ten_percent: Option<bool>,
 }
 
 /// What validators tell the devnet.
@@ -1189,7 +1190,8 @@ fn finish(
         TrialReport {
             trial: trial.text,
             at_s: trial.at.as_secs_f64(),
-            within_ten_percent: slow.p50 <= fast.p50 * 1.1 && late.p50 * 10 <= early.p50 * 11,
+            within_ten_percent: (!before.is_empty())
+                .then_some(slow.p50 <= fast.p50 * 1.1 && late.p50 * 10 <= early.p50 * 11),
             finality_ms_before: fast,
             finality_ms_after: slow,
             liquidation_delay_blocks_before: early,

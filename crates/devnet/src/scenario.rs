@@ -179,6 +179,9 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
                 max_per_account: MAX_ORDERS_PER_ACCOUNT,
                 // Where nobody trades, an auction can close nothing.
                 late_after: if spec.traffic.is_some() { LATE_AFTER_BLOCKS } else { 0 },
+                // All zones together fit a block, so that none keeps another out.
+                max_records: (limits::MAX_RECORDS_PER_BLOCK as u32 / u32::from(spec.zones.max(1)))
+                    .min(OrderParams::default().max_records),
                 ..OrderParams::default()
             },
         });

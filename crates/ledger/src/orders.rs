@@ -1402,7 +1402,7 @@ impl Ledger {
 
     /// Where the oldest inbox of a zone is `void_after` blocks old, voids all of its inboxes: the later ones were answered,
     /// if at all, as if that one had been settled. The zone then has as many blocks to start again in. Orders and
-    /// modifications of a void inbox end, its cancels hold, and everything is released. A chain calls this before it
+    /// modifications of a void inbox end, its cancels hold, what has expired meanwhile ends, and everything is released. A chain calls this before it
     /// settles outcomes.
     ///
     /// # Panics
@@ -1421,6 +1421,10 @@ impl Ledger {
 
     /// Voids every inbox of a zone, of which this is the oldest.
     fn void(&mut self, zone: u8, oldest: Height) -> Vec<Height> {
+        let heights: Vec<Height> = self.unsettled(zone).collect();
+        let newest = heights.last().copied().unwrap_or(oldest);
+        // No auction will say that these have expired.
+        let expired = |order: &OpenOrder| order.terms.good_til.is_some_and(|good_til| good_til < newest);
         let over: Vec<OrderId> = self
             .book
             .orders
@@ -1428,7 +1432,7 @@ impl Ledger {
             .filter(|(id, order)| {
                 self.zone_of(order.terms.market) == zone
                     && order.waiting.is_none()
-                    && (id.height >= oldest || order.leaving.is_some())
+                    && (id.height >= oldest || order.leaving.is_some() || expired(order))
             })
             .map(|(id, _)| *id)
             .collect();
@@ -1442,7 +1446,6 @@ impl Ledger {
             }
             self.set_order(id, None);
         }
-        let heights: Vec<Height> = self.unsettled(zone).collect();
         let mut markets: BTreeSet<MarketId> = BTreeSet::new();
         for height in &heights {
             let inbox = self.book.inboxes.get(&(zone, *height));

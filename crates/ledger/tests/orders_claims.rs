@@ -352,6 +352,28 @@ fn records_of_orders_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
+fn an_order_that_expires_while_its_zone_is_void_ends_with_the_void_and_what_rests_can_be_rebuilt() {
+    let mut chain = Chain::new(10_000_000);
+    let until = |height| Terms { good_til: Some(Height(height)), ..order(BTC, Side::Buy, PRICE, 2) };
+    let placed: Vec<OrderId> = [2, 3, 4, 5].map(|height| chain.place(ALICE, until(height))).into();
+    chain.next(PRICE);
+    chain.ledger.settle(0, &nothing(1)).unwrap();
+    for _ in 0..3 {
+        chain.place(BOB, order(BTC, Side::Buy, PRICE, 1));
+        chain.next(PRICE);
+    }
+    assert_eq!(chain.ledger.void_overdue(), [2, 3, 4].map(|height| (0, Height(height))));
+    // An order takes part up to and including its good-til height; the zone goes on after height 4.
+    let (ended, rests) = chain.ledger.resting(0);
+    assert_eq!(
+        (ended, rests.iter().map(|order| order.id).collect::<Vec<_>>()),
+        (Height(4), placed[2..].to_vec())
+    );
+    assert!(rests.iter().all(|order| order.terms.good_til.is_none_or(|good_til| good_til >= ended)));
+    chain.end();
+}
+
+#[test]
 fn a_zone_that_is_behind_takes_fewer_orders_that_add_risk_and_nothing_else_less() {
     let mut params = params();
     for at in [0, 2] {

@@ -63,8 +63,8 @@
 //! first, then orders of earlier auctions, and inside one auction pro rata by largest remainder. Equal
 //! remainders go by lot. Neither the place in a block nor the time of submission enters.
 //!
-//! **Lots** are drawn by SipHash-2-4 over the order's id, keyed by the inbox's salt. The salt is the finality
-//! certificate of the inbox's block, which neither submitters nor the leader know when they choose.
+//! **Lots** are drawn by SipHash-2-4 over the order's id, keyed by the inbox's salt. The salt is the hash of the committee's
+//! signature under the inbox's block, which neither submitters nor that block's leader know when they choose.
 //!
 //! # Self-crossing
 //!
