@@ -18,7 +18,7 @@ use crate::{
 };
 use commonware_consensus::{
     Viewable as _,
-    simplex::types::{Proposal, Subject, verify_certificates},
+    simplex::types::{Proposal, verify_certificates},
 };
 use commonware_cryptography::{Digestible as _, sha256};
 use commonware_parallel::Strategy;
@@ -281,15 +281,7 @@ where
         let waiting = std::mem::take(&mut self.waiting);
         let pairs: Vec<_> = waiting
             .iter()
-            .map(|own| {
-                let proposal = &own.proposal;
-                let subject = if own.finalized {
-                    Subject::Finalize { proposal }
-                } else {
-                    Subject::Notarize { proposal }
-                };
-                (subject, &own.signature)
-            })
+            .map(|own| (proofs::subject(own.finalized, &own.proposal), &own.signature))
             .collect();
         let good = verify_certificates::<_, _, sha256::Digest>(rng, &self.scheme, &pairs, &self.strategy);
         for (own, good) in waiting.iter().zip(good) {

@@ -43,12 +43,9 @@ pub fn signature_of(proof: &ParentProof) -> Option<Signature> {
     Signature::decode(Copying(&proof.signature.0)).ok()
 }
 
-/// The vote that a proof says the quorum cast.
-pub const fn subject<'a>(
-    proof: &ParentProof,
-    proposal: &'a Proposal<sha256::Digest>,
-) -> Subject<'a, sha256::Digest> {
-    if proof.finalized { Subject::Finalize { proposal } } else { Subject::Notarize { proposal } }
+/// The vote that a quorum cast for a proposal: to finalise it, or to notarize it.
+pub const fn subject(finalized: bool, proposal: &Proposal<sha256::Digest>) -> Subject<'_, sha256::Digest> {
+    if finalized { Subject::Finalize { proposal } } else { Subject::Notarize { proposal } }
 }
 
 /// Whether a block on `parent` carries what shows that a quorum voted for it. A block on the first carries nothing.
@@ -62,7 +59,7 @@ pub fn verify(
     match (parent, proof) {
         (None, None) => true,
         (Some(proposal), Some(proof)) => signature_of(proof).is_some_and(|signature| {
-            let subject = subject(proof, proposal);
+            let subject = subject(proof.finalized, proposal);
             scheme.verify_certificate::<_, sha256::Digest>(rng, subject, &signature, strategy)
         }),
         _ => false,

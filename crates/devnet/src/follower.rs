@@ -92,18 +92,6 @@ pub struct OrderFigures {
 }
 
 impl OrderFigures {
-    /// Median and most blocks that zones were behind.
-    pub fn lag(&self) -> (u64, u64) {
-        let half = self.lags.values().sum::<u64>().div_ceil(2);
-        let mut seen = 0;
-        let median = self.lags.iter().find(|(_, count)| {
-            seen += **count;
-            seen >= half
-        });
-        let most = self.lags.last_key_value().map_or(0, |(lag, _)| *lag);
-        (median.map_or(0, |(lag, _)| *lag), most)
-    }
-
     /// What closes lost against the mark, in basis points of what they closed. Nothing if none was filled.
     pub fn slippage_bps(&self) -> Option<f64> {
         (self.close_atoms > 0).then(|| self.close_loss_atoms as f64 * 10_000.0 / self.close_atoms as f64)

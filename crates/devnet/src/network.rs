@@ -1199,7 +1199,6 @@ fn finish(
         }
     });
     let (p50, p99) = percentiles(&whole);
-    let (lag_p50, lag_max) = figures.orders.lag();
     let markets: Vec<MarketReport> = prices(follower, replay)
         .into_iter()
         .zip(&figures.non_fresh_ms)
@@ -1246,7 +1245,7 @@ fn finish(
         orders_refused: figures.orders.refused,
         fills: figures.orders.fills,
         volume_atoms: figures.orders.volume_atoms,
-        zone_lag_blocks: Delays { p50: lag_p50, max: lag_max },
+        zone_lag_blocks: delays_of(&figures.orders.lags),
         auctions_voided: figures.orders.voided,
         liquidation_closes_in_auction: figures.orders.closes,
         liquidation_slippage_bps: figures.orders.slippage_bps(),

@@ -834,7 +834,7 @@ impl Ledger {
     }
 
     /// Lets funding grow by the time since the last block, at fresh prices only. The rate is the interest
-    /// component within the clamp: there is no auction yet that a premium could come from. No more than
+    /// component within the clamp: no premium of the auctions' prices enters it yet. No more than
     /// one interval is charged at once, however long the gap was.
     pub fn accrue_funding(&mut self) {
         let elapsed = i128::from(self.journal().elapsed);

@@ -75,8 +75,8 @@
 //! # Deliberately absent
 //!
 //! Matching ([`CloseVenue`], a venue that answers at once, has no implementation but [`NoVenue`]); a funding
-//! premium, triggers for a position that is not open yet, offsets between markets, changes of parameters, reopening or settling a quarantined market, and a way
-//! for the backstop to unwind other than netting and deleveraging.
+//! premium, triggers for a position that is not open yet, offsets between markets, changes of parameters, reopening or
+//! settling a quarantined market, and a way for the backstop to unwind other than netting and deleveraging.
 
 #![forbid(unsafe_code)]
 
