@@ -13,7 +13,7 @@ use crate::{
     kernel,
     ledger::Ledger,
     nonces::Nonces,
-    orders::{Placing, Statuses, require_closing_lots},
+    orders::{Placing, Statuses, Verdicts, require_closing_lots},
     state::{Account, AccountKind, Compartment, Exit},
     trade::{self, Flow},
     triggers::TriggerEnd,
@@ -54,6 +54,13 @@ pub enum Receipt {
     Cancelling {
         /// How many.
         orders: u32,
+    },
+    /// The same, of each name by itself.
+    CancellingMany {
+        /// How many orders.
+        orders: u32,
+        /// Of each name, whether it is one of an order.
+        verdicts: Verdicts,
     },
     /// A modification is on its way.
     Modifying {
@@ -104,6 +111,7 @@ enum Plan {
     Place(Terms),
     PlaceMany(Vec<Terms>),
     Cancel(MarketId, Name, Vec<OrderId>),
+    CancelMany(Vec<(MarketId, Name)>),
     CancelAll(Option<MarketId>, bool, BTreeMap<u8, Vec<OrderId>>),
     Modify(Name, Terms),
     PlaceTrigger(Trigger, Terms),
@@ -126,6 +134,14 @@ fn copy(account: &Account) -> Account {
         leverage: account.leverage.clone(),
         nonces: Nonces::new(),
         ..*account
+    }
+}
+
+fn require_some<T>(orders: &[T]) -> Result<(), Refusal> {
+    if (1..=limits::MAX_ORDERS_PER_ACTION).contains(&orders.len()) {
+        Ok(())
+    } else {
+        Err(Refusal::OrderCount)
     }
 }
 
@@ -240,6 +256,10 @@ impl Ledger {
             Plan::Cancel(market, name, orders) => {
                 self.cancel(account, market, name, &orders);
                 Receipt::Cancelling { orders: orders.len() as u32 }
+            }
+            Plan::CancelMany(names) => {
+                let (orders, verdicts) = self.cancel_many(account, &names);
+                Receipt::CancellingMany { orders, verdicts }
             }
             Plan::CancelAll(market, keep_reduce_only, zones) => {
                 let why = TriggerEnd::Cancelled;
@@ -377,10 +397,12 @@ impl Ledger {
                 Ok(Plan::Place(*terms))
             }
             Action::PlaceMany(orders) => {
-                if !(1..=limits::MAX_ORDERS_PER_ACTION).contains(&orders.len()) {
-                    return Err(Refusal::OrderCount);
-                }
+                require_some(orders)?;
                 Ok(Plan::PlaceMany(orders.clone()))
+            }
+            Action::CancelMany(names) => {
+                require_some(names)?;
+                Ok(Plan::CancelMany(names.clone()))
             }
             Action::Cancel { market, order } => {
                 let orders = self.plan_cancel(account, *market, *order)?;

@@ -103,7 +103,7 @@ pub use ledger::{
     SweepMode,
 };
 pub use nonces::{NonceRun, Nonces};
-pub use orders::{SettleFault, SettleReport, SettledFill, Statuses};
+pub use orders::{SettleFault, SettleReport, SettledFill, Statuses, Verdicts};
 pub use params::{
     BackstopParams, ChainParams, FundingParams, LiquidationParams, MarketParams, OrderParams, ParamsError,
     Symbol, TierParams,

@@ -152,25 +152,46 @@ pub struct SettleReport {
     pub deficits: SweepReport,
 }
 
-/// What became of the orders of one action, in their order.
+/// What became of each order that one action names, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    count: u8,
+    refused: [Option<Refusal>; limits::MAX_ORDERS_PER_ACTION],
+}
+
+impl Verdicts {
+    /// Judges one by one. `judge` sees what came of those before.
+    fn of<T>(orders: &[T], mut judge: impl FnMut(&T) -> Result<(), Refusal>) -> Self {
+        let mut verdicts = Self { count: orders.len() as u8, refused: [None; limits::MAX_ORDERS_PER_ACTION] };
+        for (order, refused) in orders.iter().zip(&mut verdicts.refused) {
+            *refused = judge(order).err();
+        }
+        verdicts
+    }
+
+    /// For each order why it is refused, if it is.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(), Refusal>> + '_ {
+        self.refused.iter().take(usize::from(self.count)).map(|refused| refused.map_or(Ok(()), Err))
+    }
+}
+
+/// What became of the orders that one action places, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statuses {
-    count: u8,
     first: OrderId,
-    refused: [Option<Refusal>; limits::MAX_ORDERS_PER_ACTION],
+    verdicts: Verdicts,
 }
 
 impl Statuses {
     /// For each order its id, or why it is refused.
     pub fn iter(&self) -> impl Iterator<Item = Result<OrderId, Refusal>> + '_ {
         let mut next = self.first;
-        self.refused.iter().take(usize::from(self.count)).map(move |refused| match refused {
-            Some(refusal) => Err(*refusal),
-            None => {
+        self.verdicts.iter().map(move |verdict| {
+            verdict.map(|()| {
                 let id = next;
                 next.index += 1;
-                Ok(id)
-            }
+                id
+            })
         })
     }
 }
@@ -877,18 +898,13 @@ impl Ledger {
     }
 
     pub(crate) fn place_many(&mut self, account: AccountId, orders: &[Terms]) -> Statuses {
-        let mut statuses = Statuses {
-            count: orders.len() as u8,
-            first: self.next_entry(),
-            refused: [None; limits::MAX_ORDERS_PER_ACTION],
-        };
-        for (terms, refused) in orders.iter().zip(&mut statuses.refused) {
-            match self.check_order(account, terms, Placing::Now) {
-                Ok(()) => drop(self.place(account, *terms)),
-                Err(refusal) => *refused = Some(refusal),
-            }
-        }
-        statuses
+        let first = self.next_entry();
+        let verdicts = Verdicts::of(orders, |terms| {
+            self.check_order(account, terms, Placing::Now)?;
+            self.place(account, *terms);
+            Ok(())
+        });
+        Statuses { first, verdicts }
     }
 
     /// The account's orders of this name in a market that can still be named: the newest first.
@@ -902,6 +918,10 @@ impl Ledger {
                     Name::Cloid(cloid) => order.terms.cloid == Some(cloid),
                 }
         };
+        if let Name::Id(id) = name {
+            let own = self.book.orders.get(&id).filter(|order| order.account == account && fits(id, order));
+            return own.map(|order| (id, *order)).into_iter().collect();
+        }
         let own = self.book.of(account.0 as u32).filter(|(id, order)| fits(*id, order));
         let mut own: Vec<_> = own.map(|(id, order)| (id, *order)).collect();
         own.reverse();
@@ -934,6 +954,17 @@ impl Ledger {
         }
         self.enter(self.zone_of(market), account, Request::Cancel { market, order: name });
         self.leave(orders);
+    }
+
+    pub(crate) fn cancel_many(&mut self, account: AccountId, names: &[(MarketId, Name)]) -> (u32, Verdicts) {
+        let mut leaving = 0;
+        let verdicts = Verdicts::of(names, |(market, name)| {
+            let orders = self.plan_cancel(account, *market, *name)?;
+            self.cancel(account, *market, *name, &orders);
+            leaving += orders.len() as u32;
+            Ok(())
+        });
+        (leaving, verdicts)
     }
 
     /// These orders are cancelled in this block's inbox.

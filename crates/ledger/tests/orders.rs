@@ -246,6 +246,7 @@ struct Seen {
     partial: u64,
     closes: u64,
     modified: u64,
+    cancelled: u64,
     triggers: u64,
     crossed: u64,
     activated: u64,
@@ -321,7 +322,13 @@ fn order_action(story: &mut Story, ledger: &Ledger) -> (AccountId, Action) {
             market: MarketId(story.rng.below(3) as u16),
             leverage: [1, 21, 5, 10, 19, 20][story.rng.below(6) as usize],
         },
-        (0, Some((terms, order))) => Action::Cancel { market: terms.market, order },
+        (0, Some((terms, order))) => match story.rng.below(3) {
+            0 => Action::Cancel { market: terms.market, order },
+            _ => {
+                let other = Name::Cloid(Cloid(story.rng.below(9)));
+                Action::CancelMany(vec![(terms.market, other), (terms.market, order), (terms.market, order)])
+            }
+        },
         (1, _) => Action::CancelAll {
             market: story.rng.chance(50).then_some(MarketId(story.rng.below(3) as u16)),
             keep_reduce_only: story.rng.chance(50),
@@ -404,6 +411,14 @@ fn play_block(ledger: &mut Ledger, block: &Block, seen: &mut Seen) -> BlockDelta
                         match status {
                             Ok(order) => assert_eq!(ledger.order(order).unwrap().account, *account),
                             Err(refusal) => *seen.refusals.entry(refusal).or_default() += 1,
+                        }
+                    }
+                }
+                Ok(Receipt::CancellingMany { orders, verdicts }) => {
+                    seen.cancelled += u64::from(orders);
+                    for verdict in verdicts.iter() {
+                        if let Err(refusal) = verdict {
+                            *seen.refusals.entry(refusal).or_default() += 1;
                         }
                     }
                 }
@@ -645,7 +660,12 @@ fn the_histories_reach_every_fate_of_an_order() {
     println!("{seen:?}");
     assert!(seen.placed > 1_000 && seen.fills > 500 && seen.closes > 50);
     assert!(
-        seen.voided > 20 && seen.left > 20 && seen.partial > 20 && seen.liquidated > 5 && seen.modified > 100
+        seen.voided > 20
+            && seen.left > 20
+            && seen.partial > 20
+            && seen.liquidated > 5
+            && seen.modified > 100
+            && seen.cancelled > 20
     );
     assert!(seen.triggers > 500 && seen.crossed > 100 && seen.activated > 100 && seen.cut > 5);
     assert!(seen.waiting > 20 && seen.scheduled > 20 && seen.leverages > 100);

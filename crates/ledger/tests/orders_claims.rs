@@ -314,6 +314,50 @@ fn orders_under_one_signature_have_their_own_status() {
 }
 
 #[test]
+fn names_under_one_signature_end_what_they_would_end_one_by_one() {
+    let mut chain = Chain::new(10_000_000);
+    let named = |cloid| Terms { cloid: Some(Cloid(cloid)), ..order(BTC, Side::Buy, PRICE, 1) };
+    let ids: Vec<_> = (1..=4).map(|cloid| chain.place(ALICE, named(cloid))).collect();
+    let foreign = chain.place(BOB, named(1));
+    chain.next(PRICE);
+    let names = vec![
+        (BTC, Name::Id(ids[0])),
+        (BTC, Name::Cloid(Cloid(2))),
+        (BTC, Name::Cloid(Cloid(2))),
+        (BTC, Name::Id(foreign)),
+        (MarketId(9), Name::Id(ids[2])),
+        (MarketId(1), Name::Id(ids[2])),
+        (BTC, Name::Id(ids[3])),
+    ];
+    let mut alone = chain.ledger.clone();
+    let unknown = Err(Refusal::UnknownOrder);
+    let expected = [Ok(()), Ok(()), unknown, unknown, Err(Refusal::UnknownMarket), unknown, Ok(())];
+    for (nonce, ((market, order), expected)) in (1_000..).zip(names.iter().zip(expected)) {
+        let expiry = alone.globals().height;
+        let cancel = Action::Cancel { market: *market, order: *order };
+        let answer = alone.apply(ALICE, Nonce(nonce), expiry, &cancel);
+        assert_eq!(answer.map(drop), expected, "{market} {order:?}");
+    }
+    let Ok(Receipt::CancellingMany { orders: 3, verdicts }) = chain.apply(ALICE, Action::CancelMany(names))
+    else {
+        panic!("three of the names are of orders")
+    };
+    assert_eq!(verdicts.iter().collect::<Vec<_>>(), expected);
+    assert!(chain.ledger.open_orders().eq(alone.open_orders()));
+    assert_eq!(chain.ledger.order(ids[2]).unwrap().leaving, None);
+    for count in [0, 65] {
+        let names = vec![(BTC, Name::Id(ids[2])); count];
+        assert_eq!(chain.apply(ALICE, Action::CancelMany(names)), Err(Refusal::OrderCount));
+    }
+    chain.end();
+    alone.end_block();
+    let height = chain.ledger.globals().height;
+    assert!(
+        chain.ledger.inbox(0, height).is_some() && chain.ledger.inbox(0, height) == alone.inbox(0, height)
+    );
+}
+
+#[test]
 fn records_of_orders_that_do_not_fit_together_are_refused() {
     let mut chain = Chain::new(10_000_000);
     let id = chain.place(ALICE, order(BTC, Side::Buy, PRICE, 1));

@@ -373,6 +373,7 @@ const fn kind(action: &Action) -> &'static str {
         Action::PlaceMany(_) => "place many",
         Action::Close(_) => "close",
         Action::Cancel { .. } => "cancel",
+        Action::CancelMany(_) => "cancel many",
         Action::CancelAll { .. } => "cancel all",
         Action::Modify { .. } => "modify",
         Action::PlaceTrigger { .. } => "place trigger",

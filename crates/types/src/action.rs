@@ -97,6 +97,9 @@ pub enum Action {
         /// Which one.
         order: Name,
     },
+    /// Ends orders under one signature, at most [`MAX_ORDERS_PER_ACTION`](crate::limits::MAX_ORDERS_PER_ACTION).
+    /// Each is ended or refused by itself, in this order.
+    CancelMany(Vec<(MarketId, Name)>),
     /// Ends all orders of the account.
     CancelAll {
         /// In this market only.
@@ -208,6 +211,7 @@ impl Action {
                 | Self::PlaceMany(_)
                 | Self::Close(_)
                 | Self::Cancel { .. }
+                | Self::CancelMany(_)
                 | Self::CancelAll { .. }
                 | Self::Modify { .. }
                 | Self::PlaceTrigger { .. }
@@ -232,16 +236,18 @@ impl Action {
             | Self::Place(_)
             | Self::PlaceMany(_)
             | Self::Cancel { .. }
+            | Self::CancelMany(_)
             | Self::Modify { .. }
             | Self::PlaceTrigger { .. }
             | Self::SetLeverage { .. } => Lane::Trade,
         }
     }
 
-    /// What it counts against the most actions of a block: one, or as many as it places.
+    /// What it counts against the most actions of a block: one, or as many orders as it names.
     pub fn weight(&self) -> usize {
         match self {
             Self::PlaceMany(orders) => orders.len().max(1),
+            Self::CancelMany(orders) => orders.len().max(1),
             _ => 1,
         }
     }
@@ -261,6 +267,7 @@ impl Action {
             Self::PlaceMany(_) => "place_many",
             Self::Close(_) => "close",
             Self::Cancel { .. } => "cancel",
+            Self::CancelMany(_) => "cancel_many",
             Self::CancelAll { .. } => "cancel_all",
             Self::Modify { .. } => "modify",
             Self::PlaceTrigger { .. } => "place_trigger",

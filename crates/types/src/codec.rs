@@ -224,6 +224,8 @@ const MIN_ZONE_OUTCOME_BYTES: usize = 1 + 1 + 4;
 const MIN_SIGNED_ACTION_BYTES: usize = ChainId::SIZE + 3 + 3 + Signature::SIZE;
 /// Terms: one byte each for market, side, limit, lots, kind, flag and two options.
 const MIN_TERMS_BYTES: usize = 8;
+/// A market and an owner's name: one byte each for market, tag and number.
+const MIN_NAMED_BYTES: usize = 3;
 const MIN_OBSERVATION_BYTES: usize = ChainId::SIZE + 4 + 3 + Health::SIZE + 1 + Signature::SIZE;
 
 // ---------------------------------------------------------------------------------------------
@@ -663,7 +665,7 @@ impl Read for Quote {
 
 const ORDERS: &str = "Action::orders";
 
-fn check_some(orders: &[Terms]) -> Result<(), Error> {
+fn check_some<T>(orders: &[T]) -> Result<(), Error> {
     if orders.is_empty() { Err(Error::Invalid(ORDERS, "no order")) } else { Ok(()) }
 }
 
@@ -713,6 +715,10 @@ impl Action {
                 check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
                 check_some(orders)?;
                 orders.iter().try_for_each(check_terms)
+            }
+            Self::CancelMany(orders) => {
+                check_count(orders.len(), limits::MAX_ORDERS_PER_ACTION, ORDERS)?;
+                check_some(orders)
             }
             Self::Modify { limit, lots, .. } => check_modify(*limit, *lots),
             Self::Fill { quote, lots, .. } => {
@@ -810,6 +816,10 @@ impl Write for Action {
                 market.write(buf);
                 UInt(*leverage).write(buf);
             }
+            Self::CancelMany(orders) => {
+                buf.put_u8(18);
+                write_list(orders, buf);
+            }
         }
     }
 }
@@ -831,6 +841,7 @@ impl EncodeSize for Action {
             }
             Self::Place(terms) | Self::Close(terms) => terms.encode_size(),
             Self::PlaceMany(orders) => list_size(orders),
+            Self::CancelMany(orders) => list_size(orders),
             Self::Cancel { market, order } => market.encode_size() + order.encode_size(),
             Self::CancelAll { market, .. } => market.encode_size() + bool::SIZE,
             Self::Modify { market, order, limit, lots } => {
@@ -886,6 +897,14 @@ impl Read for Action {
                 let (market, leverage) = (MarketId::read(buf)?, UInt::<u32>::read(buf)?.0);
                 check_leverage(leverage)?;
                 Self::SetLeverage { market, leverage }
+            }
+            18 => {
+                let most = limits::MAX_ORDERS_PER_ACTION;
+                let orders = read_list(buf, most, MIN_NAMED_BYTES, ORDERS, |buf| {
+                    <(MarketId, Name)>::read_cfg(buf, &((), ()))
+                })?;
+                check_some(&orders)?;
+                Self::CancelMany(orders)
             }
             other => return Err(Error::InvalidEnum(other)),
         })

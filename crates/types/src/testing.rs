@@ -212,6 +212,7 @@ pub fn trade() -> impl Strategy<Value = Action> {
         terms().prop_map(Action::Place),
         vec(terms(), 1..=limits::MAX_ORDERS_PER_ACTION).prop_map(Action::PlaceMany),
         (market_id(), name()).prop_map(|(market, order)| Action::Cancel { market, order }),
+        vec((market_id(), name()), 1..=limits::MAX_ORDERS_PER_ACTION).prop_map(Action::CancelMany),
         (market_id(), name(), terms()).prop_map(|(market, order, Terms { limit, lots, .. })| {
             Action::Modify { market, order, limit, lots }
         }),

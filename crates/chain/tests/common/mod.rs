@@ -675,7 +675,10 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
         8..=9 => Action::Place(terms(0)),
         10 => Action::PlaceMany((0..1 + draw(16) % 5).map(|which| terms(20 * which)).collect()),
         11 => Action::Close(Terms { reduce_only: true, ..terms(0) }),
-        12 => Action::Cancel { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
+        12 if draw(14) % 2 == 0 => Action::Cancel { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
+        12 => Action::CancelMany(
+            (0..3).map(|which| (market, Name::Cloid(Cloid(draw(15 + which) % 6)))).collect(),
+        ),
         13 => Action::CancelAll { market: None, keep_reduce_only: draw(16) % 2 == 0 },
         14..=15 => {
             let terms = Terms { kind: Kind::Ioc, reduce_only: draw(16) % 2 == 0, ..terms(0) };

@@ -209,6 +209,7 @@ fn largest_encodings_have_their_documented_size() {
     assert_eq!(observation.encode_size(), MAX_OBSERVATION_BYTES);
     assert_eq!(MAX_HEADER_BYTES, 241);
     assert_eq!(vectors::smallest_terms().encode_size(), MIN_TERMS_BYTES);
+    assert_eq!((MarketId(0), crate::Name::Cloid(crate::Cloid(0))).encode_size(), MIN_NAMED_BYTES);
     let bytes = body.encode();
     assert_eq!(bytes.len() - 1 + MAX_SETTLED_BYTES, MAX_BODY_BYTES);
     let full = Body { outcomes: vectors::most_outcomes(), ..Body::default() };

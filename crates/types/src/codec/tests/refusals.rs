@@ -61,7 +61,7 @@ fn tags_out_of_range() {
     for tag in [0, 6, 255] {
         assert!(matches!(decode::<PriceState>(&[tag]), Err(Error::InvalidEnum(t)) if t == tag));
     }
-    for tag in [0, 18, 255] {
+    for tag in [0, 19, 255] {
         assert!(matches!(decode::<Action>(&[tag, 0, 0]), Err(Error::InvalidEnum(t)) if t == tag));
     }
 }
@@ -244,35 +244,39 @@ fn outcomes_out_of_order_or_too_many() {
 
 #[test]
 fn orders_count_one_by_one_against_the_actions_of_a_block() {
-    let signed = |orders: usize| SignedAction {
-        action: Action::PlaceMany(vec![smallest_terms(); orders]),
-        ..smallest_signed_action()
-    };
-    let body = |last: usize| {
-        let many = limits::MAX_ACTIONS_PER_BLOCK / limits::MAX_ORDERS_PER_ACTION;
-        let mut actions = vec![signed(limits::MAX_ORDERS_PER_ACTION); many - 1];
-        actions.extend([signed(limits::MAX_ORDERS_PER_ACTION - 1), signed(last)]);
-        Body { actions, ..Body::default() }
-    };
-    let full = body(1);
-    assert!(full.check().is_ok() && body(2).check().is_err());
-    assert_eq!(decode::<Body>(&full.encode()).unwrap(), full);
-    let count = full.actions.len() as u64;
-    let raw =
-        body(2).actions.iter().fold(Raw::default().var(0).var(count), |raw, one| raw.raw(&one.encode()));
-    refused::<Body>(&raw, ACTIONS, "more entries than its limit");
+    let place = |orders: usize| Action::PlaceMany(vec![smallest_terms(); orders]);
+    let cancel =
+        |orders: usize| Action::CancelMany(vec![(MarketId(0), Name::Cloid(Cloid::default())); orders]);
+    for many in [&place as &dyn Fn(usize) -> Action, &cancel] {
+        let signed = |orders: usize| SignedAction { action: many(orders), ..smallest_signed_action() };
+        let body = |last: usize| {
+            let many = limits::MAX_ACTIONS_PER_BLOCK / limits::MAX_ORDERS_PER_ACTION;
+            let mut actions = vec![signed(limits::MAX_ORDERS_PER_ACTION); many - 1];
+            actions.extend([signed(limits::MAX_ORDERS_PER_ACTION - 1), signed(last)]);
+            Body { actions, ..Body::default() }
+        };
+        let full = body(1);
+        assert!(full.check().is_ok() && body(2).check().is_err());
+        assert_eq!(decode::<Body>(&full.encode()).unwrap(), full);
+        let count = full.actions.len() as u64;
+        let raw =
+            body(2).actions.iter().fold(Raw::default().var(0).var(count), |raw, one| raw.raw(&one.encode()));
+        refused::<Body>(&raw, ACTIONS, "more entries than its limit");
+    }
 }
 
 #[test]
-fn an_action_that_places_nothing_or_too_much() {
-    let place = |orders: usize| {
-        let terms = smallest_terms().encode();
-        (0..orders).fold(Raw::default().raw(&[10]).var(orders as u64), |raw, _| raw.raw(&terms))
-    };
-    assert!(decode::<Action>(&place(1).0).is_ok());
-    assert!(decode::<Action>(&place(limits::MAX_ORDERS_PER_ACTION).0).is_ok());
-    refused::<Action>(&place(0), ORDERS, "no order");
-    refused::<Action>(&place(limits::MAX_ORDERS_PER_ACTION + 1), ORDERS, "more entries than its limit");
+fn an_action_that_names_no_orders_or_too_many() {
+    let named = (MarketId(0), Name::Cloid(Cloid::default())).encode();
+    for (tag, one) in [(10, smallest_terms().encode()), (18, named)] {
+        let many = |orders: usize| {
+            (0..orders).fold(Raw::default().raw(&[tag]).var(orders as u64), |raw, _| raw.raw(&one))
+        };
+        assert!(decode::<Action>(&many(1).0).is_ok());
+        assert!(decode::<Action>(&many(limits::MAX_ORDERS_PER_ACTION).0).is_ok());
+        refused::<Action>(&many(0), ORDERS, "no order");
+        refused::<Action>(&many(limits::MAX_ORDERS_PER_ACTION + 1), ORDERS, "more entries than its limit");
+    }
 }
 
 #[test]

@@ -184,6 +184,8 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
         ("max", Action::PlaceTrigger { trigger: largest_trigger(), terms: largest_terms() }),
         ("min", Action::ScheduleCancel { at: None }),
         ("max", Action::ScheduleCancel { at: Some(TimeMs(u64::MAX)) }),
+        ("min", Action::CancelMany(vec![(MarketId(0), first_order())])),
+        ("max", Action::CancelMany(vec![(MarketId(u16::MAX), last_order()); limits::MAX_ORDERS_PER_ACTION])),
         ("min", Action::SetLeverage { market: MarketId(0), leverage: 0 }),
         ("max", Action::SetLeverage { market: MarketId(u16::MAX), leverage: limits::MAX_PPM }),
     ]
@@ -206,6 +208,10 @@ fn usual_actions() -> Vec<Action> {
         Action::Place(usual_terms(Kind::PostOnly(OnCross::Slide), false)),
         Action::PlaceMany(vec![usual_terms(Kind::Ioc, true), usual_terms(Kind::Limit, false)]),
         Action::Cancel { market: MarketId(2), order: Name::Cloid(Cloid(77)) },
+        Action::CancelMany(vec![
+            (MarketId(2), Name::Cloid(Cloid(78))),
+            (MarketId(0), Name::Id(OrderId { height: Height(19_000), index: 301 })),
+        ]),
         Action::Modify {
             market: MarketId(2),
             order: Name::Id(OrderId { height: Height(19_000), index: 300 }),
