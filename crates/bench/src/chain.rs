@@ -14,7 +14,8 @@ use seawall_ledger::{
 };
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams};
 use seawall_types::{
-    AccountId, Atoms, ChainId, Lots, MarginMode, MarketId, Ppm, PriceReport, PriceTicks, TimeMs,
+    AccountId, Action, Atoms, ChainId, Domain, Health, Height, Lots, MarginMode, MarketId, Nonce,
+    Observation, Ppm, PriceReport, PriceTicks, Signature, SignedAction, TimeMs, ValidatorId,
 };
 
 /// The chain's id.
@@ -157,4 +158,37 @@ impl PriceSource for Calm {
     fn report(&self, _: TimeMs) -> Vec<(MarketId, PriceReport)> {
         prices()
     }
+}
+
+/// An action that its owner has signed and the block of this height may carry, no later one.
+pub fn signed(account: AccountId, nonce: u64, height: u64, action: Action) -> SignedAction {
+    let mut signed = SignedAction {
+        chain: CHAIN,
+        account,
+        nonce: Nonce(nonce),
+        expiry: Height(height),
+        action,
+        signature: Signature::default(),
+    };
+    signed.signature = owner(account).sign(Domain::Action, CHAIN, &signed.message());
+    signed
+}
+
+/// What the validator of a committee of one observes.
+pub fn observe(identity: &Identity, height: u64) -> Observation {
+    let mut observation = Observation {
+        chain: CHAIN,
+        epoch: 0,
+        view: height,
+        seq: height,
+        time: TimeMs(START.get() + 250 * height),
+        prices: prices(),
+        rescues: Vec::new(),
+        outcomes: Vec::new(),
+        health: Health::default(),
+        author: ValidatorId(0),
+        signature: Signature::default(),
+    };
+    observation.signature = identity.sign(Domain::Observation, CHAIN, &observation.message());
+    observation
 }

@@ -49,6 +49,28 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Orders through one validator, from their bytes to the state root: placed and cancelled, some filled.
+    #[cfg(feature = "chain")]
+    Orders {
+        /// Accounts.
+        #[arg(long, default_value_t = 10_000)]
+        accounts: u64,
+        /// Orders that each of them has resting before the first block that counts.
+        #[arg(long, default_value_t = 20)]
+        resting: u32,
+        /// Orders that a block places or cancels.
+        #[arg(long, default_value_t = 12_000)]
+        requests: u32,
+        /// Orders under one signature; several values run one after the other.
+        #[arg(long, value_delimiter = ',', default_values_t = [20, 1])]
+        batch: Vec<u32>,
+        /// Blocks that count.
+        #[arg(long, default_value_t = 10)]
+        blocks: usize,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Memory of a validator with many accounts, and its restart after it was killed.
     #[cfg(feature = "chain")]
     Restart {
@@ -154,6 +176,14 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         Command::Execution { accounts, actions, blocks, output } => {
             let spec = crate::execution::Spec { accounts, actions, blocks };
             show(&crate::execution::run(&spec, &progress)?, output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::Orders { accounts, resting, requests, batch, blocks, output } => {
+            for batch in batch {
+                let spec = crate::orders::Spec { accounts, resting, requests, batch, blocks };
+                show(&crate::orders::run(&spec, &progress)?, output, &progress)?;
+            }
+            Ok(())
         }
         #[cfg(feature = "chain")]
         Command::Restart { accounts, program, output } => {

@@ -1,11 +1,20 @@
-//! Time of this thread on a core: what others do on the machine in the meantime is not in it.
+//! Time on a core: what others do on the machine in the meantime is not in it.
 
 use rustix::time::{ClockId, clock_gettime};
 
+fn read(clock: ClockId) -> f64 {
+    let now = clock_gettime(clock);
+    now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
+}
+
 /// Seconds that this thread has run.
 pub fn cpu_seconds() -> f64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
+    read(ClockId::ThreadCPUTime)
+}
+
+/// Seconds that all threads of this process have run.
+pub fn process_seconds() -> f64 {
+    read(ClockId::ProcessCPUTime)
 }
 
 /// Seconds that some work takes.

@@ -5,7 +5,7 @@
 //! the signatures in one batch; execution on the ledger in memory; the writes to the authenticated store and
 //! its root. Writing to disk comes after finality, is not on that path, and is not timed.
 
-use crate::chain::{CHAIN, ISSUER, MARKETS, PRICE, START, genesis, owner, prices};
+use crate::chain::{CHAIN, ISSUER, MARKETS, PRICE, genesis, observe, owner, signed};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
@@ -16,13 +16,13 @@ use rand_chacha::ChaCha20Rng;
 use seawall_chain::{
     app::add_actions,
     committee::Committee,
-    crypto::{Batch, Identity},
+    crypto::Batch,
     machine::{Answer, Brought, Purpose, World},
     store::{self, Db},
 };
 use seawall_types::{
-    AccountId, Action, Atoms, Digest, Domain, Health, Height, Lots, MarketId, Nonce, Observation, Quote,
-    Recipient, Side, Signature, SignedAction, TimeMs, ValidatorId,
+    AccountId, Action, Atoms, Digest, Domain, Height, Lots, MarketId, Nonce, Quote, Recipient, Side,
+    SignedAction,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, time::Instant};
@@ -85,19 +85,6 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn signed(account: AccountId, nonce: u64, height: u64, action: Action) -> SignedAction {
-    let mut signed = SignedAction {
-        chain: CHAIN,
-        account,
-        nonce: Nonce(nonce),
-        expiry: Height(height),
-        action,
-        signature: Signature::default(),
-    };
-    signed.signature = owner(account).sign(Domain::Action, CHAIN, &signed.message());
-    signed
-}
-
 /// A block's actions: rescues first, as in a block.
 fn draw(rng: &mut ChaCha20Rng, spec: &Spec, height: u64) -> Vec<SignedAction> {
     let quarter = spec.actions / 4;
@@ -150,24 +137,6 @@ fn draw(rng: &mut ChaCha20Rng, spec: &Spec, height: u64) -> Vec<SignedAction> {
     // Transfers to rescue others count as rescues or trades by their kind: the ledger's order is the block's.
     actions.sort_by_key(|action| action.action.lane());
     actions
-}
-
-fn observe(identity: &Identity, height: u64) -> Observation {
-    let mut observation = Observation {
-        chain: CHAIN,
-        epoch: 0,
-        view: height,
-        seq: height,
-        time: TimeMs(START.get() + 250 * height),
-        prices: prices(),
-        rescues: Vec::new(),
-        outcomes: Vec::new(),
-        health: Health::default(),
-        author: ValidatorId(0),
-        signature: Signature::default(),
-    };
-    observation.signature = identity.sign(Domain::Observation, CHAIN, &observation.message());
-    observation
 }
 
 /// Runs it.

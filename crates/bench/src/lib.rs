@@ -17,6 +17,7 @@
 //! | module | what it measures |
 //! | --- | --- |
 //! | `execution` | execution and state root of a full block over many accounts |
+//! | `orders` | orders through one validator, from their bytes to the state root |
 //! | `finality` | simulated networks against the bound that distance sets (`topology`) |
 //! | `restart` | memory of a validator with many accounts, and its way back after it was killed |
 //! | `calibration` | what work costs on this machine: what simulations charge |
@@ -59,6 +60,8 @@ pub mod cli;
 pub mod execution;
 #[cfg(feature = "chain")]
 pub mod finality;
+#[cfg(feature = "chain")]
+pub mod orders;
 #[cfg(feature = "peers")]
 pub mod peers;
 #[cfg(feature = "chain")]

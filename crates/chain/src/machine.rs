@@ -18,8 +18,9 @@ use crate::{
     crypto::sha256_digest,
     proofs,
     records::{
-        ChainRecord, Stored, decode, encode_chain, encode_ledger, encode_market_oracle, encode_order,
-        encode_reporter, entry_index, inbox_index, ledger_key, slot_key,
+        ChainRecord, ENTRIES_PER_PAGE, EntryPage, Stored, decode, encode_chain, encode_entries,
+        encode_ledger, encode_market_oracle, encode_order, encode_reporter, inbox_index, ledger_key,
+        page_key, slot_key,
     },
     slots::{SlotMoves, Slots, open_orders},
     store::{LOAD_CHUNK, StateKey, StateReader, StateValue, StoreError, Tag, key},
@@ -29,8 +30,8 @@ use seawall_ledger::{
 };
 use seawall_oracle::{Oracle, OracleEvent, OracleParams, OracleState, Reported, StepError, block_time};
 use seawall_types::{
-    Body, Digest, Height, Lane, Mark, MarketId, Observation, OrderId, ParentProof, Refusal, SignedAction,
-    TimeMs, ZoneOutcome,
+    Body, Digest, Entry, Height, Lane, Mark, MarketId, Observation, OrderId, ParentProof, Refusal,
+    SignedAction, TimeMs, ZoneOutcome,
     limits::{MAX_OUTCOMES_PER_BLOCK, MAX_RECORDS_PER_BLOCK},
 };
 use std::{
@@ -167,6 +168,7 @@ impl Step {
             .iter()
             .filter_map(|(record, _, after)| Some((ledger_key(*record)?, after.as_ref().map(encode_ledger))))
             .collect();
+        writes.extend(self.pages());
         writes.extend(self.slots.emptied().map(|slot| (slot_key(slot), None)));
         writes.extend(self.orders.iter().map(|(slot, record)| (slot_key(*slot), Some(record.clone()))));
         let (before, after) = (self.oracle_before.state(), self.oracle_after.state());
@@ -185,6 +187,27 @@ impl Step {
         writes.push((key(Tag::Chain, 0), Some(encode_chain(&chain))));
         writes.sort_by(|a, b| a.0.cmp(&b.0));
         writes
+    }
+
+    /// The pages of entries that it wrote or took away.
+    fn pages(&self) -> impl Iterator<Item = (StateKey, Option<StateValue>)> {
+        let mut pages: BTreeMap<EntryPage, (Vec<(OrderId, Entry)>, usize)> = BTreeMap::new();
+        for (key, before, after) in &self.delta.changes {
+            match (key, before, after) {
+                (RecordKey::Entry(id), None, Some(Record::Entry(own))) => {
+                    pages.entry(EntryPage::of(*id, own.zone)).or_default().0.push((*id, own.entry));
+                }
+                (RecordKey::Entry(id), Some(Record::Entry(own)), None) => {
+                    pages.entry(EntryPage::of(*id, own.zone)).or_default().1 += 1;
+                }
+                (RecordKey::Entry(id), ..) => panic!("entry {id} has changed"),
+                _ => {}
+            }
+        }
+        pages.into_iter().map(|(page, (came, gone))| {
+            assert!(came.is_empty() || gone == 0, "{page:?} is no page of one block");
+            (page_key(page), (gone == 0).then(|| encode_entries(&came)))
+        })
     }
 }
 
@@ -260,18 +283,26 @@ impl World {
         let state = self.oracle.state();
         let chain =
             ChainRecord { exits_root: self.exits_root, oracle: state.head, order_slots: self.slots.end() };
+        let mut pages: BTreeMap<EntryPage, Vec<(OrderId, Entry)>> = BTreeMap::new();
+        for (record, value) in self.ledger.records() {
+            if let (RecordKey::Entry(id), Record::Entry(own)) = (record, value) {
+                pages.entry(EntryPage::of(id, own.zone)).or_default().push((id, own.entry));
+            }
+        }
         let ledger = self.ledger.records().filter_map(|(record, value)| match (record, value) {
             (RecordKey::Order(id), Record::Order(order)) => {
                 self.slots.of(id).map(|slot| (slot_key(slot), encode_order(id, &order)))
             }
             (record, value) => ledger_key(record).map(|key| (key, encode_ledger(&value))),
         });
+        let entries = pages.into_iter().map(|(page, entries)| (page_key(page), encode_entries(&entries)));
         let markets = (0..)
             .zip(&state.markets)
             .map(|(index, market)| (key(Tag::MarketOracle, index), encode_market_oracle(market)));
         let reporters =
             (0..).zip(&state.reporters).map(|(index, row)| (key(Tag::Reporter, index), encode_reporter(row)));
         ledger
+            .chain(entries)
             .chain(markets)
             .chain(reporters)
             .chain(std::iter::once((key(Tag::Chain, 0), encode_chain(&chain))))
@@ -551,6 +582,9 @@ impl Loaded {
                         }
                         self.records.push((key, record));
                     }
+                    Stored::Entries(entries) => self.records.extend(
+                        entries.into_iter().map(|(id, own)| (RecordKey::Entry(id), Record::Entry(own))),
+                    ),
                     Stored::MarketOracle(_, market) => self.markets.push(market),
                     Stored::Reporter(_, row) => self.reporters.push(row),
                     Stored::Chain(chain) => self.chain = Some(chain),
@@ -580,16 +614,17 @@ impl Loaded {
             let range = inbox_index(zone, oldest)..inbox_index(zone, height) + 1;
             self.fetch_some(reader, Tag::Inbox, range).await?;
         }
-        let mut ends: BTreeMap<Height, u32> = BTreeMap::new();
-        for (key, record) in &self.records[before..] {
-            if let (RecordKey::Inbox(_, height), Record::Inbox(inbox)) = (key, record) {
-                let end = ends.entry(*height).or_default();
-                *end = inbox.end.max(*end);
-            }
-        }
-        for (height, end) in ends {
-            let name = |index| entry_index(OrderId { height, index });
-            self.fetch_some(reader, Tag::Entry, name(0)..name(end)).await?;
+        let inboxes: Vec<(u8, Height, u32)> = self.records[before..]
+            .iter()
+            .filter_map(|(key, record)| match (key, record) {
+                (RecordKey::Inbox(zone, height), Record::Inbox(inbox)) => Some((*zone, *height, inbox.end)),
+                _ => None,
+            })
+            .collect();
+        for (zone, height, end) in inboxes {
+            let index = |page| EntryPage { zone, height, page }.index();
+            let pages = index(0)..index(end.div_ceil(ENTRIES_PER_PAGE));
+            self.fetch_some(reader, Tag::Entry, pages).await?;
         }
         Ok(())
     }

@@ -27,6 +27,39 @@ use std::collections::BTreeMap;
 /// Largest stored record, in bytes.
 pub const MAX_RECORD_BYTES: usize = 65_536;
 
+/// Entries of a zone's inbox that are kept in one record. They come in one block and go in one block, so a record for
+/// each of them would cost the state several times as many writes.
+pub const ENTRIES_PER_PAGE: u32 = 64;
+
+/// Where entries of an inbox are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryPage {
+    /// Zone.
+    pub zone: u8,
+    /// Height of the inbox: below 2^38.
+    pub height: Height,
+    /// Which of the inbox: below 2^10.
+    pub page: u32,
+}
+
+impl EntryPage {
+    /// The page of an entry.
+    pub fn of(id: OrderId, zone: u8) -> Self {
+        Self { zone, height: id.height, page: id.index / ENTRIES_PER_PAGE }
+    }
+
+    /// Its index among the records of its kind.
+    pub fn index(self) -> u64 {
+        u64::from(self.zone) << 48 | self.height.get() << 10 | u64::from(self.page)
+    }
+
+    fn at(index: u64) -> Result<Self, CodecError> {
+        let zone =
+            u8::try_from(index >> 48).map_err(|_| CodecError::Invalid("record", "index out of range"))?;
+        Ok(Self { zone, height: Height(index >> 10 & ((1 << 38) - 1)), page: (index & 0x3ff) as u32 })
+    }
+}
+
 /// What the chain itself keeps in the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainRecord {
@@ -44,6 +77,8 @@ pub struct ChainRecord {
 pub enum Stored {
     /// One of the ledger's.
     Ledger(RecordKey, Record),
+    /// Entries of an inbox, by ascending name.
+    Entries(Vec<(OrderId, ZoneEntry)>),
     /// One of the oracle's markets.
     MarketOracle(MarketId, MarketOracle),
     /// One of the oracle's reporters.
@@ -52,7 +87,8 @@ pub enum Stored {
     Chain(ChainRecord),
 }
 
-/// Key of a ledger record. An order has none of its own: it is kept in a [slot](crate::slots).
+/// Key of a ledger record. An order has none of its own: it is kept in a [slot](crate::slots). Nor has an entry: it is
+/// kept in an [`EntryPage`].
 pub fn ledger_key(record: RecordKey) -> Option<StateKey> {
     Some(match record {
         RecordKey::Globals => key(Tag::Globals, 0),
@@ -61,8 +97,7 @@ pub fn ledger_key(record: RecordKey) -> Option<StateKey> {
         RecordKey::Exit(index) => key(Tag::Exit, index),
         RecordKey::Zone(zone) => key(Tag::Zone, u64::from(zone)),
         RecordKey::Inbox(zone, height) => key(Tag::Inbox, inbox_index(zone, height)),
-        RecordKey::Entry(id) => key(Tag::Entry, entry_index(id)),
-        RecordKey::Order(_) => return None,
+        RecordKey::Entry(_) | RecordKey::Order(_) => return None,
     })
 }
 
@@ -76,19 +111,15 @@ pub fn inbox_index(zone: u8, height: Height) -> u64 {
     u64::from(zone) << 48 | height.get()
 }
 
-/// Index of an entry. An inbox holds fewer than 2^20 entries, and heights stay below 2^36.
-pub fn entry_index(id: OrderId) -> u64 {
-    id.height.get() << 20 | u64::from(id.index)
-}
-
-const fn entry_id(index: u64) -> OrderId {
-    OrderId { height: Height(index >> 20), index: (index & 0xf_ffff) as u32 }
+/// Key of a page of entries.
+pub fn page_key(page: EntryPage) -> StateKey {
+    key(Tag::Entry, page.index())
 }
 
 /// Encodes a ledger record that has a key of its own.
 ///
 /// # Panics
-/// If it is an order: see [`encode_order`].
+/// If it is an order or an entry: see [`encode_order`] and [`encode_entries`].
 pub fn encode_ledger(record: &Record) -> StateValue {
     let mut out = Vec::with_capacity(160);
     match record {
@@ -101,11 +132,7 @@ pub fn encode_ledger(record: &Record) -> StateValue {
             put_u64(zone.voided.get(), &mut out);
         }
         Record::Inbox(inbox) => put_inbox(inbox, &mut out),
-        Record::Entry(own) => {
-            UInt(u16::from(own.zone)).write(&mut out);
-            own.entry.write(&mut out);
-        }
-        Record::Order(_) => panic!("an order is kept with its name"),
+        Record::Entry(_) | Record::Order(_) => panic!("it has no key of its own"),
     }
     assert!(out.len() <= MAX_RECORD_BYTES, "a record of {} bytes could not be read back", out.len());
     out
@@ -116,6 +143,18 @@ pub fn encode_order(id: OrderId, order: &OpenOrder) -> StateValue {
     let mut out = Vec::with_capacity(64);
     id.write(&mut out);
     put_order(order, &mut out);
+    out
+}
+
+/// Encodes the entries of a page, by ascending place.
+pub fn encode_entries(entries: &[(OrderId, Entry)]) -> StateValue {
+    let mut out = Vec::with_capacity(32 * entries.len());
+    put_len(entries.len(), &mut out);
+    for (id, entry) in entries {
+        out.put_u8((id.index % ENTRIES_PER_PAGE) as u8);
+        entry.write(&mut out);
+    }
+    assert!(out.len() <= MAX_RECORD_BYTES, "a page of {} bytes could not be read back", out.len());
     out
 }
 
@@ -187,9 +226,20 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
             Stored::Ledger(key, Record::Inbox(get_inbox(&mut buf)?))
         }
         Tag::Entry => {
-            let zone = byte(get_u64(&mut buf)?)?;
-            let entry = ZoneEntry { zone, entry: Entry::read(&mut buf)? };
-            Stored::Ledger(RecordKey::Entry(entry_id(index)), Record::Entry(entry))
+            let EntryPage { zone, height, page } = EntryPage::at(index)?;
+            let mut entries: Vec<(OrderId, ZoneEntry)> = Vec::new();
+            for _ in 0..get_len(&mut buf, ENTRIES_PER_PAGE as usize, "too many entries")? {
+                let place = u32::from(u8::read(&mut buf)?);
+                let id = OrderId { height, index: page * ENTRIES_PER_PAGE + place };
+                if place >= ENTRIES_PER_PAGE || entries.last().is_some_and(|(last, _)| *last >= id) {
+                    return Err(CodecError::Invalid("record", "entries out of order"));
+                }
+                entries.push((id, ZoneEntry { zone, entry: Entry::read(&mut buf)? }));
+            }
+            if entries.is_empty() {
+                return Err(CodecError::Invalid("record", "a page without entries"));
+            }
+            Stored::Entries(entries)
         }
         Tag::Order => {
             let id = OrderId::read(&mut buf)?;

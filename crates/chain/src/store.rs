@@ -16,7 +16,7 @@
 //! | 7 | chain record: exits root, place of the oracle, number of order slots | 0 |
 //! | 8 | zone | zone |
 //! | 9 | inbox of a zone | zone << 48, height |
-//! | 10 | entry of an inbox | height << 20, place in the height |
+//! | 10 | entries of an inbox, 64 places of it | zone << 48, height << 10, page |
 //! | 11 | open order | slot |
 
 use crate::records::MAX_RECORD_BYTES;
@@ -92,7 +92,7 @@ pub enum Tag {
     Zone = 8,
     /// A zone's inbox at a height.
     Inbox = 9,
-    /// An entry of an inbox.
+    /// Entries of an inbox.
     Entry = 10,
     /// An open order.
     Order = 11,

@@ -550,19 +550,43 @@ fn snapshot_of(ledger: &Ledger, zone: u8) -> Snapshot {
 /// The outcomes that a zone owes, in parts, computed from the state alone: what somebody does who audits a chain. Heights
 /// without the salt of their auctions are not among them.
 pub fn owed(ledger: &Ledger, zone: u8) -> Vec<ZoneOutcome> {
-    let markets: Vec<_> = ledger.markets().map(|(_, market)| market.params.clone()).collect();
-    let fixed = Zones::new(&markets).lock().seats.get(&zone).map(|seat| seat.fixed.clone());
-    let Some(fixed) = fixed else { return Vec::new() };
-    let Some(mut engine) = Engine::rebuild(zone, 0, &fixed, snapshot_of(ledger, zone)) else {
-        return Vec::new();
-    };
-    let mut owed = Vec::new();
-    while let Some(inbox) = engine.due() {
-        let Some(outcome) = engine.compute(&inbox, ZoneFault::None) else { break };
-        let parts = outcome.split(fixed.max_records).into_iter();
-        owed.extend(parts.map(|outcome| ZoneOutcome { zone, voided: engine.voided, outcome }));
+    Solo::rebuild(ledger, zone).map(|mut zone| zone.outcomes()).unwrap_or_default()
+}
+
+/// A zone without a task, whose caller does what its task would.
+pub struct Solo {
+    name: u8,
+    max_records: usize,
+    engine: Engine,
+}
+
+impl Solo {
+    /// The zone at the state of a ledger. `None` if there is no such zone.
+    pub fn rebuild(ledger: &Ledger, zone: u8) -> Option<Self> {
+        let markets: Vec<_> = ledger.markets().map(|(_, market)| market.params.clone()).collect();
+        let fixed = Zones::new(&markets).lock().seats.get(&zone).map(|seat| seat.fixed.clone())?;
+        let engine = Engine::rebuild(zone, 0, &fixed, snapshot_of(ledger, zone))?;
+        Some(Self { name: zone, max_records: fixed.max_records, engine })
     }
-    owed
+
+    /// Takes what the next final block says to it. After a void it has to be rebuilt instead.
+    pub fn finalized(&mut self, step: &Step) {
+        if let Some(news) = news_of(step, vec![self.name]).remove(&self.name) {
+            self.engine.take(news);
+        }
+    }
+
+    /// Holds the auctions that are due.
+    pub fn outcomes(&mut self) -> Vec<ZoneOutcome> {
+        let mut outcomes = Vec::new();
+        while let Some(inbox) = self.engine.due() {
+            let Some(outcome) = self.engine.compute(&inbox, ZoneFault::None) else { break };
+            let parts = outcome.split(self.max_records).into_iter();
+            let own = |outcome| ZoneOutcome { zone: self.name, voided: self.engine.voided, outcome };
+            outcomes.extend(parts.map(own));
+        }
+        outcomes
+    }
 }
 
 /// The zone as its task holds it.

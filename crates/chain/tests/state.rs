@@ -22,7 +22,7 @@ use seawall_chain::{
     mempool::{Mempool, check_signatures},
     observer::{Config as ObserverConfig, Observer, PriceSource},
     proofs::ParentProofs,
-    records::{self as codec, ChainRecord, MAX_RECORD_BYTES, Stored},
+    records::{self as codec, ChainRecord, EntryPage, MAX_RECORD_BYTES, Stored},
     store::{self, Db, Tag},
     timeline::Timeline,
     zones::Zones,
@@ -957,12 +957,19 @@ fn stored() -> impl Strategy<Value = Stored> {
             RecordKey::Inbox(zone, Height(height)),
             Record::Inbox(inbox)
         )),
-        (order_id(), any::<u8>(), any_::account_id(), any_::terms()).prop_map(
-            |(id, zone, account, terms)| {
-                let entry = Entry { account, request: Request::Place(terms) };
-                Stored::Ledger(RecordKey::Entry(id), Record::Entry(ZoneEntry { zone, entry }))
-            }
-        ),
+        (
+            order_id(),
+            any::<u8>(),
+            prop::collection::btree_map(0..64u32, (any_::account_id(), any_::terms()), 1..65)
+        )
+            .prop_map(|(id, zone, page)| {
+                let first = id.index % (1 << 16) / 64 * 64;
+                let own = |(place, (account, terms))| {
+                    let entry = Entry { account, request: Request::Place(terms) };
+                    (OrderId { index: first + place, ..id }, ZoneEntry { zone, entry })
+                };
+                Stored::Entries(page.into_iter().map(own).collect())
+            }),
         (order_id(), open_order())
             .prop_map(|(id, order)| Stored::Ledger(RecordKey::Order(id), Record::Order(order))),
         (any_::market_id(), market_oracle().boxed())
@@ -985,6 +992,13 @@ fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
             // The name is in the record, so any slot will do.
             (Tag::Order, u64::from(id.index), codec::encode_order(*id, order))
         }
+        Stored::Entries(entries) => {
+            let (first, own) = entries[0];
+            assert_eq!(codec::ledger_key(RecordKey::Entry(first)), None);
+            let page = EntryPage::of(first, own.zone);
+            let entries: Vec<_> = entries.iter().map(|(id, own)| (*id, own.entry)).collect();
+            (Tag::Entry, page.index(), codec::encode_entries(&entries))
+        }
         Stored::Ledger(key, record) => {
             let (tag, index) = match *key {
                 RecordKey::Globals => (Tag::Globals, 0),
@@ -993,8 +1007,7 @@ fn encode(stored: &Stored) -> (Tag, u64, Vec<u8>) {
                 RecordKey::Exit(index) => (Tag::Exit, index),
                 RecordKey::Zone(zone) => (Tag::Zone, u64::from(zone)),
                 RecordKey::Inbox(zone, height) => (Tag::Inbox, u64::from(zone) << 48 | height.get()),
-                RecordKey::Entry(id) => (Tag::Entry, id.height.get() << 20 | u64::from(id.index)),
-                RecordKey::Order(id) => panic!("{id} is no order"),
+                RecordKey::Entry(id) | RecordKey::Order(id) => panic!("{id} has no key"),
             };
             assert_eq!(codec::ledger_key(*key), Some(store::key(tag, index)));
             (tag, index, codec::encode_ledger(record))
@@ -1040,8 +1053,11 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics_the_decoder(tag in 0..7usize, index in any::<u64>(), bytes in vec(any::<u8>(), 0..600)) {
-        let tags = [Tag::Globals, Tag::Market, Tag::Account, Tag::Exit, Tag::MarketOracle, Tag::Reporter, Tag::Chain];
+    fn noise_never_panics_the_decoder(tag in 0..11usize, index in any::<u64>(), bytes in vec(any::<u8>(), 0..600)) {
+        let tags = [
+            Tag::Globals, Tag::Market, Tag::Account, Tag::Exit, Tag::MarketOracle, Tag::Reporter, Tag::Chain,
+            Tag::Zone, Tag::Inbox, Tag::Entry, Tag::Order,
+        ];
         if let Ok(stored) = codec::decode(tags[tag], index & ((1 << 56) - 1), &bytes) {
             prop_assert_eq!(encode(&stored).2, bytes);
         }
