@@ -134,8 +134,8 @@ fn draw(rng: &mut ChaCha20Rng, spec: &Spec, height: u64) -> Vec<SignedAction> {
         let withdraw = Action::Withdraw { amount: Atoms(1_000), recipient: Recipient([7; 32]) };
         actions.push(signed(account, nonce, height, withdraw));
     }
-    // Transfers to rescue others count as rescues or trades by their kind: the ledger's order is the block's.
-    actions.sort_by_key(|action| action.action.lane());
+    // As in a block: rescues in their order, then trades.
+    actions.sort_by_key(|action| (action.action.lane(), action.rescue_order()));
     actions
 }
 

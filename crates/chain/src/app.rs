@@ -11,9 +11,10 @@
 //! 4. its time is `max(p + 1 ms, median of the observed times)`;
 //! 5. each part of an outcome that it settles is attested by `f + 1` of its own observations, and settlement refuses
 //!    none of them;
-//! 6. rescues come before trades, every signature verifies under the key that the parent's state holds,
+//! 6. rescues come before trades and in their order, every signature verifies under the key that the parent's state holds,
 //!    no trade is refused, and a rescue that is refused spends its nonce;
-//! 7. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
+//! 7. it carries the rescues that its observations make it owe ([`inclusion`](crate::inclusion));
+//! 8. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
 //!    outcomes root and exits root of its header.
 //!
 //! An outcome that `f + 1` attest was computed by an honest validator. Nobody has to have a zone of its own to check
@@ -26,6 +27,7 @@ use crate::{
     block::{Block, Context, body_digest, from_consensus, outcome_digest, root_of_digests},
     committee::{Committee, Scheme},
     crypto::{Batch, Identity, key_of},
+    inclusion,
     machine::{Brought, Executed, Machine, Purpose, Step, World},
     mempool::Mempool,
     observer::Observatory,
@@ -78,8 +80,11 @@ pub struct BuildPolicy {
     pub interval: Duration,
     /// Wall time to wait for further observations once there is a quorum.
     pub linger: Duration,
-    /// Most actions taken from the pool into one block, by weight: each order of a bulk action counts.
+    /// Most actions taken from the pool into one block, by weight: each order of a bulk action counts. What a block owes
+    /// it carries in any case.
     pub max_actions: usize,
+    /// Whose actions this leader leaves out wherever the rules let it: to show, in the lab, how far that gets it.
+    pub withholds: Option<AccountId>,
 }
 
 impl Default for BuildPolicy {
@@ -88,6 +93,7 @@ impl Default for BuildPolicy {
             interval: Duration::from_millis(100),
             linger: Duration::from_millis(5),
             max_actions: MAX_ACTIONS_PER_BLOCK,
+            withholds: None,
         }
     }
 }
@@ -191,19 +197,29 @@ impl<S: Strategy> App<S> {
         batches.merkleize().await.unwrap_or_else(|error| panic!("the state store failed: {error}"))
     }
 
-    /// Waits for a quorum of observations for `view` that are news to the parent's state, then a little
-    /// for more.
-    async fn observations<E: Clock>(&self, context: &E, parent: Digest, view: u64) -> Vec<Observation> {
+    /// Waits for a quorum of observations for `view` that are news to the parent's state and list nothing that a block
+    /// would owe and this validator does not hold, then a little for more.
+    async fn observations<E: Clock>(
+        &self,
+        context: &E,
+        parent: Digest,
+        height: Height,
+        view: u64,
+    ) -> Vec<Observation> {
         let quorum = self.parts.committee.quorum();
         let mut patience = None;
         loop {
-            let changed = self.parts.observatory.changed();
+            let (changed, rescue) = (self.parts.observatory.changed(), self.parts.mempool.changed());
             let mut heard = self.parts.observatory.heard(view);
             self.parts.machine.read_at(parent, |world| {
                 heard.retain(|observation| {
                     world.oracle.last_seq(observation.author).is_none_or(|last| observation.seq > last)
                 });
+                self.parts.mempool.retain_covered(&world.ledger, height, &mut heard);
             });
+            if let Some(account) = self.parts.policy.withholds {
+                withhold(&mut heard, account, quorum);
+            }
             if heard.len() == self.parts.committee.len() {
                 return heard;
             }
@@ -215,10 +231,14 @@ impl<S: Strategy> App<S> {
                 }
                 commonware_macros::select! {
                     _ = changed => {},
+                    _ = rescue => {},
                     _ = context.sleep(left) => {},
                 }
             } else {
-                let _ = changed.await;
+                commonware_macros::select! {
+                    _ = changed => {},
+                    _ = rescue => {},
+                }
             }
         }
     }
@@ -237,6 +257,18 @@ impl<S: Strategy> App<S> {
     fn mark_pace<E: Clock>(&self, context: &E) {
         *self.built.lock().expect("a thread panicked while it held the pace") = Some(context.current());
     }
+}
+
+/// Leaves out the observations that list most rescues of an account, as far as a quorum remains.
+fn withhold(heard: &mut Vec<Observation>, account: AccountId, quorum: usize) {
+    let listed = |observation: &Observation| {
+        observation.rescues.iter().filter(|listed| listed.account == account).count()
+    };
+    heard.sort_by_key(listed);
+    while heard.len() > quorum && heard.last().is_some_and(|last| listed(last) > 0) {
+        heard.pop();
+    }
+    heard.sort_by_key(|observation| observation.author);
 }
 
 /// Rules 1 to 3 and the first half of 5, without signatures.
@@ -276,9 +308,6 @@ pub fn check_form(
             return Err("observations are not by ascending author");
         }
         previous = Some(observation.author);
-        if !observation.rescues.is_empty() {
-            return Err("lists rescues, which this version does not know");
-        }
     }
     if block.body.observations.len() < committee.quorum() {
         return Err("holds fewer observations than a quorum");
@@ -395,7 +424,7 @@ where
         self.ready::<E>(parent_digest, &batches).await;
         let parent_proof = self.parts.proofs.of(parent.inner()).await;
         self.pace(&context).await;
-        let observations = self.observations(&context, parent_digest, view).await;
+        let observations = self.observations(&context, parent_digest, height, view).await;
         let enough = self.parts.committee.attestors();
         let attested = self.parts.zones.settleable(&observations, enough);
 
@@ -404,7 +433,14 @@ where
             self.ready::<E>(parent_digest, &batches).await;
             let candidates = self.parts.machine.read_at(parent_digest, |world| {
                 let owner = |account: AccountId| world.ledger.owner(account).copied();
-                self.parts.mempool.candidates(self.parts.policy.max_actions, owner)
+                let owed = inclusion::owed(&world.ledger, parent_digest, height, &observations);
+                let mut actions = self.parts.mempool.candidates(self.parts.policy.max_actions, &owed, owner);
+                if let Some(account) = self.parts.policy.withholds {
+                    let withheld =
+                        |own: &SignedAction| own.account == account && !owed.contains(&(account, own.nonce));
+                    actions.retain(|action| !withheld(action));
+                }
+                actions
             });
             let Some(actions) = candidates else { continue };
             let brought = Brought {
@@ -559,9 +595,16 @@ where
         // While the machine can still stand here: zones that start are built from this state.
         let read = |read: &mut dyn FnMut(&World)| self.parts.machine.read_at(digest, read).is_some();
         self.parts.zones.finalized(block, step.as_deref(), read);
+        let accounts = step.as_deref().and_then(Step::accounts);
         if let Some(step) = step {
             self.parts.monitor.finalized(block, digest, &step);
         }
         self.parts.machine.finalize(digest, block.header.height);
+        // The machine stands above this block now, so whatever account it has that the block has is the same one.
+        if let Some(accounts) = accounts {
+            self.parts.machine.read(|world| {
+                self.parts.mempool.settle(accounts, |account| world.ledger.owner(account).copied());
+            });
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     crypto::Identity,
     gate::{ChargedWork, FinalityProbe, Gate},
     genesis::Genesis,
-    gossip::{Gossip, Submitter},
+    gossip::{Gossip, Relay, Submitter},
     machine::Machine,
     mempool::Mempool,
     observer::{Config as ObserverConfig, Observer, PriceSource},
@@ -483,6 +483,7 @@ where
             identity: config.identity.clone(),
             timeline: config.timeline,
             zones: zones.clone(),
+            mempool: mempool.clone(),
             retry: config.timeouts.retry,
         },
         config.source,
@@ -490,7 +491,8 @@ where
     // Nobody votes before the first view, so nothing else would wake the observer for it.
     observatory.enter(1);
     observer.start(observations);
-    let (gossip, submitter) = Gossip::new(context.child("gossip"), chain, machine.clone(), mempool.clone());
+    let relay = Relay { committee: committee.clone(), me, again: config.timeouts.retry };
+    let (gossip, submitter) = Gossip::new(context.child("gossip"), relay, machine.clone(), mempool.clone());
     gossip.start(rescues, trades);
 
     let app = App::new(Parts {

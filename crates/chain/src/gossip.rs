@@ -1,7 +1,14 @@
 //! Carries submitted actions to every validator, each lane on its own channel.
+//!
+//! A rescue goes to everybody at once, ahead of other traffic. Whoever hears of it first from somebody else sends it on
+//! to members at distances 1, 2, 4, … in the committee's order, so that a broken or slow link between two members hides
+//! nothing: there are `log2 n` ways around it of at most `log2 n` hops. Only then is it listed in observations. While it
+//! waits, it is sent to everybody again, because a full queue on the way drops what it cannot hold.
 
 use crate::{
     block::PublicKey,
+    committee::Committee,
+    inclusion::RescueName,
     machine::Machine,
     mempool::{Mempool, SubmitError, check_signatures},
 };
@@ -11,8 +18,12 @@ use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::{Clock, Handle, IoBuf, Metrics, Spawner};
 use commonware_utils::channel::mpsc;
-use seawall_types::{ChainId, Lane, SignedAction};
+use seawall_types::{ChainId, Lane, SignedAction, ValidatorId};
+use std::{collections::BTreeSet, time::Duration};
 use tracing::{debug, warn};
+
+/// The oldest rescues that wait which are sent again at a time.
+pub const MAX_SENT_AGAIN: usize = 64;
 
 /// Local submissions that wait to be sent. One more is pooled here but not relayed.
 pub const MAX_OUTGOING: usize = 16_384;
@@ -49,19 +60,43 @@ impl Submitter {
     }
 }
 
+/// Whom this validator relays to.
+#[derive(Clone)]
+pub struct Relay {
+    /// The committee.
+    pub committee: Committee,
+    /// Own place in it.
+    pub me: ValidatorId,
+    /// After how long what still waits is sent again.
+    pub again: Duration,
+}
+
+impl Relay {
+    /// Who hears from this member what it heard from another.
+    fn next(&self) -> Vec<PublicKey> {
+        let (len, me) = (self.committee.len(), usize::from(self.me.get()));
+        let distances = std::iter::successors(Some(1), |distance| Some(distance * 2));
+        let places: BTreeSet<usize> =
+            distances.take_while(|distance| *distance < len).map(|distance| (me + distance) % len).collect();
+        let key = |place: usize| self.committee.public_key(ValidatorId(place as u16)).cloned();
+        places.into_iter().filter_map(key).collect()
+    }
+}
+
 /// The actor.
 pub struct Gossip<E> {
     context: E,
+    relay: Relay,
     submitter: Submitter,
     outgoing: mpsc::Receiver<SignedAction>,
 }
 
 impl<E: Spawner + Clock + Metrics> Gossip<E> {
     /// Creates the actor and the handle that feeds it.
-    pub fn new(context: E, chain: ChainId, machine: Machine, mempool: Mempool) -> (Self, Submitter) {
+    pub fn new(context: E, relay: Relay, machine: Machine, mempool: Mempool) -> (Self, Submitter) {
         let (sender, outgoing) = mpsc::channel(MAX_OUTGOING);
-        let submitter = Submitter { chain, machine, mempool, outgoing: sender };
-        (Self { context, submitter: submitter.clone(), outgoing }, submitter)
+        let submitter = Submitter { chain: relay.committee.chain(), machine, mempool, outgoing: sender };
+        (Self { context, relay, submitter: submitter.clone(), outgoing }, submitter)
     }
 
     /// Spawns the actor on its two channels.
@@ -71,11 +106,12 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
         trades: (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
     ) -> Handle<()> {
         let context = self.context.child("run");
-        context.spawn(move |_| self.run(rescues, trades))
+        context.spawn(move |context| self.run(context, rescues, trades))
     }
 
     async fn run(
         mut self,
+        context: E,
         (mut rescue_out, mut rescue_in): (
             impl Sender<PublicKey = PublicKey>,
             impl Receiver<PublicKey = PublicKey>,
@@ -85,6 +121,10 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
             impl Receiver<PublicKey = PublicKey>,
         ),
     ) {
+        let next = self.relay.next();
+        let mut again = context.current() + self.relay.again;
+        // Rescues that waited when others were sent again: what waits a second time is sent.
+        let mut waited: BTreeSet<RescueName> = BTreeSet::new();
         loop {
             select! {
                 action = self.outgoing.recv() => {
@@ -93,6 +133,7 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
                     match action.action.lane() {
                         Lane::Rescue => {
                             let _ = rescue_out.send(Recipients::All, bytes, true);
+                            self.submitter.mempool.relayed(&(action.account, action.nonce));
                         }
                         Lane::Trade => {
                             let _ = trade_out.send(Recipients::All, bytes, false);
@@ -101,25 +142,52 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
                 },
                 message = rescue_in.recv() => {
                     let Ok((from, bytes)) = message else { return };
-                    self.hear(&from, Lane::Rescue, bytes.into());
+                    if let Some(action) = self.hear(&from, Lane::Rescue, bytes.into()) {
+                        let to = next.iter().filter(|peer| **peer != from).cloned().collect();
+                        let _ = rescue_out.send(Recipients::Some(to), IoBuf::from(action.encode()), true);
+                        self.submitter.mempool.relayed(&(action.account, action.nonce));
+                    }
                 },
                 message = trade_in.recv() => {
                     let Ok((from, bytes)) = message else { return };
                     self.hear(&from, Lane::Trade, bytes.into());
                 },
+                _ = context.sleep_until(again) => {
+                    again = context.current() + self.relay.again;
+                    let waiting = self.submitter.mempool.waiting_rescues(MAX_SENT_AGAIN);
+                    let names = waiting.iter().map(|action| (action.account, action.nonce)).collect();
+                    let before = std::mem::replace(&mut waited, names);
+                    for action in waiting {
+                        let name = (action.account, action.nonce);
+                        if before.contains(&name) {
+                            let _ = rescue_out.send(Recipients::All, IoBuf::from(action.encode()), true);
+                            self.submitter.mempool.relayed(&name);
+                        }
+                    }
+                },
             }
         }
     }
 
-    fn hear(&self, from: &PublicKey, lane: Lane, bytes: Bytes) {
+    /// Pools what a peer relays, and returns it if it is new.
+    fn hear(&self, from: &PublicKey, lane: Lane, bytes: Bytes) -> Option<SignedAction> {
         match SignedAction::decode(bytes) {
-            Ok(action) if action.action.lane() == lane => {
-                if let Err(error) = self.submitter.pool(action) {
+            Ok(action) if action.action.lane() == lane => match self.submitter.pool(action.clone()) {
+                Ok(()) => Some(action),
+                Err(SubmitError::Duplicate) => None,
+                Err(error) => {
                     debug!(%from, %error, "did not pool a relayed action");
+                    None
                 }
+            },
+            Ok(_) => {
+                warn!(%from, ?lane, "peer sent an action on the channel of another lane");
+                None
             }
-            Ok(_) => warn!(%from, ?lane, "peer sent an action on the channel of another lane"),
-            Err(error) => warn!(%from, %error, "peer sent an action that does not decode"),
+            Err(error) => {
+                warn!(%from, %error, "peer sent an action that does not decode");
+                None
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod engine;
 pub mod gate;
 pub mod genesis;
 pub mod gossip;
+pub mod inclusion;
 pub mod machine;
 pub mod mempool;
 pub mod observer;

@@ -16,6 +16,7 @@
 use crate::{
     block::Block,
     crypto::sha256_digest,
+    inclusion::{self, RescueName},
     proofs,
     records::{
         ChainRecord, ENTRIES_PER_PAGE, EntryPage, Stored, decode, encode_chain, encode_entries,
@@ -30,12 +31,12 @@ use seawall_ledger::{
 };
 use seawall_oracle::{Oracle, OracleEvent, OracleParams, OracleState, Reported, StepError, block_time};
 use seawall_types::{
-    Body, Digest, Entry, Height, Lane, Mark, MarketId, Observation, OrderId, ParentProof, Refusal,
-    SignedAction, TimeMs, ZoneOutcome,
+    AccountId, Body, Digest, Entry, Height, Lane, Mark, MarketId, Nonce, Observation, OrderId, ParentProof,
+    Refusal, SignedAction, TimeMs, ZoneOutcome,
     limits::{MAX_OUTCOMES_PER_BLOCK, MAX_RECORDS_PER_BLOCK},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -87,6 +88,14 @@ pub enum Invalid {
         /// Why.
         refusal: Refusal,
     },
+    /// A rescue that the block's own observations make it carry is not in it.
+    #[error("rescue {nonce} of account {account} is listed by its observations and missing")]
+    Owed {
+        /// Who signed it.
+        account: AccountId,
+        /// Its nonce.
+        nonce: Nonce,
+    },
     /// A rescue whose envelope is invalid: it could not even be answered.
     #[error("rescue {index} is refused: {refusal}")]
     InvalidEnvelope {
@@ -102,7 +111,8 @@ pub enum Invalid {
 pub enum Answer {
     /// It was applied.
     Done(Receipt),
-    /// It was answered with a refusal: its nonce is spent, nothing else changed.
+    /// It was answered with a refusal: its nonce is spent, nothing else changed. Of a rescue that was owed and whose nonce
+    /// another action of the block made useless, not even that.
     Refused(Refusal),
 }
 
@@ -158,6 +168,14 @@ impl Step {
     /// What happened in the ledger.
     pub fn events(&self) -> &[Event] {
         &self.delta.events
+    }
+
+    /// How many accounts there are after it.
+    pub fn accounts(&self) -> Option<u64> {
+        self.delta.changes.iter().find_map(|(_, _, after)| match after {
+            Some(Record::Globals(globals)) => Some(globals.accounts),
+            _ => None,
+        })
     }
 
     /// The writes that take the store from the parent's state to this block's, by ascending key.
@@ -375,10 +393,17 @@ impl World {
         let voided = self.ledger.void_overdue();
 
         let mut run = Run::default();
-        let (rescues, trades): (Vec<_>, Vec<_>) =
+        let (mut rescues, trades): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|action| action.action.lane() == Lane::Rescue);
+        if purpose == Purpose::Build {
+            rescues.sort_by_key(SignedAction::rescue_order);
+        }
         let ledger = &mut self.ledger;
         let outcome = (|| {
+            run.owed = inclusion::owed(ledger, parent, height, &observations);
+            if let Some((account, nonce)) = inclusion::missing(&run.owed, &rescues) {
+                return Err(Invalid::Owed { account, nonce });
+            }
             run.settle(ledger, outcomes, purpose)?;
             ledger.run_scheduled_cancels();
             run.apply(ledger, rescues, purpose)?;
@@ -457,6 +482,8 @@ impl World {
 
 #[derive(Default)]
 struct Run {
+    /// Rescues that the block has to carry.
+    owed: BTreeSet<RescueName>,
     outcomes: Vec<ZoneOutcome>,
     settled: Vec<Settled>,
     kept: Vec<SignedAction>,
@@ -509,20 +536,30 @@ impl Run {
     ) -> Result<(), Invalid> {
         for action in actions {
             let SignedAction { account, nonce, expiry, .. } = action;
-            match ledger.apply(account, nonce, expiry, &action.action) {
+            let refusal = match ledger.apply(account, nonce, expiry, &action.action) {
                 Ok(receipt) => {
                     self.answers.push(Answer::Done(receipt));
                     self.kept.push(action);
+                    continue;
                 }
-                Err(refusal) if purpose == Purpose::Build => self.left_out.push((action, refusal)),
-                Err(refusal) if action.action.lane() == Lane::Rescue => {
-                    ledger
-                        .spend_nonce(account, nonce, expiry)
-                        .map_err(|refusal| Invalid::InvalidEnvelope { index: self.kept.len(), refusal })?;
-                    self.answers.push(Answer::Refused(refusal));
-                    self.kept.push(action);
-                }
-                Err(refusal) => return Err(Invalid::RefusedTrade { index: self.kept.len(), refusal }),
+                Err(refusal) => refusal,
+            };
+            let rescue = action.action.lane() == Lane::Rescue;
+            // A rescue is answered, with a refusal too, as long as its nonce can be spent, or if it is owed: the block
+            // cannot do without it.
+            let answered = rescue
+                && (ledger.spend_nonce(account, nonce, expiry).is_ok()
+                    || self.owed.contains(&(account, nonce)));
+            let index = self.kept.len();
+            if answered {
+                self.answers.push(Answer::Refused(refusal));
+                self.kept.push(action);
+            } else if purpose == Purpose::Build {
+                self.left_out.push((action, refusal));
+            } else if rescue {
+                return Err(Invalid::InvalidEnvelope { index, refusal });
+            } else {
+                return Err(Invalid::RefusedTrade { index, refusal });
             }
         }
         Ok(())

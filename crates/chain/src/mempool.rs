@@ -1,8 +1,25 @@
 //! Actions that wait for a block. One bounded pool a lane, so that a flood of trades cannot push a
 //! rescue out of memory.
+//!
+//! This validator's observations list the rescues that wait here ([`Mempool::listed`]), so that every leader owes them:
+//! see [`inclusion`](crate::inclusion). A listing that nobody can honour would keep the observation out of blocks, so
+//! a rescue is listed only when
+//!
+//! - its body was relayed before ([`Mempool::relayed`]), so that whoever reads the listing has it, or will;
+//! - its account is final ([`Mempool::settle`]): on a fork that loses, the account may have been another's, and what
+//!   was checked under that key can be in no block.
 
-use crate::crypto;
-use seawall_types::{AccountId, ChainId, Domain, Height, Key, Lane, Nonce, Refusal, SignedAction};
+use crate::{
+    crypto::{self, sha256_digest},
+    inclusion::{self, RescueName},
+};
+use commonware_codec::Encode as _;
+use commonware_utils::channel::oneshot;
+use seawall_ledger::Ledger;
+use seawall_types::{
+    AccountId, ChainId, Digest, Domain, Height, Key, Lane, Nonce, Observation, Refusal, RescueRef,
+    SignedAction,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -46,6 +63,10 @@ pub struct Signers {
 struct Pooled {
     action: SignedAction,
     signers: Signers,
+    /// Whether it was sent to others.
+    relayed: bool,
+    /// Whether the signers are those that the account has in every block to come.
+    settled: bool,
 }
 
 impl Pooled {
@@ -61,7 +82,20 @@ struct Inner {
     next: u64,
     lanes: [BTreeMap<u64, Pooled>; 2],
     named: BTreeMap<(AccountId, Nonce), (usize, u64)>,
+    /// Accounts of the last final block: they are whose they are.
+    accounts: u64,
+    /// Whoever waits for another rescue.
+    waiters: Vec<oneshot::Sender<()>>,
 }
+
+impl Inner {
+    fn rescue(&self, name: &RescueName) -> Option<&Pooled> {
+        let (lane, place) = self.named.get(name)?;
+        (*lane == RESCUES).then(|| self.lanes[RESCUES].get(place)).flatten()
+    }
+}
+
+const RESCUES: usize = lane_index(Lane::Rescue);
 
 /// The pool, shared by the submission side and the proposer.
 #[derive(Clone, Default)]
@@ -102,26 +136,112 @@ impl Mempool {
         let place = inner.next;
         inner.next += 1;
         inner.named.insert(name, (lane_index(lane), place));
-        inner.lanes[lane_index(lane)].insert(place, Pooled { action, signers });
+        let settled = action.account.get() < inner.accounts;
+        inner.lanes[lane_index(lane)].insert(place, Pooled { action, signers, relayed: false, settled });
+        if lane == Lane::Rescue {
+            for waiter in inner.waiters.drain(..) {
+                let _ = waiter.send(());
+            }
+        }
         Ok(())
     }
 
-    /// The oldest waiting actions whose signatures are good under the keys that `owner` finds, rescues first, of at most
-    /// `limit` together by weight. Actions are checked against the newest state, which may be on a fork that loses:
-    /// there an account can be another's, or not exist. Nobody else would notice while a block is built,
-    /// and every block with such an action is invalid.
-    pub fn candidates(&self, limit: usize, owner: impl Fn(AccountId) -> Option<Key>) -> Vec<SignedAction> {
+    /// Resolves when another rescue waits.
+    pub fn changed(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.lock();
+        inner.waiters.retain(|waiter| !waiter.is_closed());
+        inner.waiters.push(sender);
+        receiver
+    }
+
+    /// Notes that a rescue was sent to others.
+    pub fn relayed(&self, name: &RescueName) {
+        let mut inner = self.lock();
+        if let Some((RESCUES, place)) = inner.named.get(name).copied()
+            && let Some(pooled) = inner.lanes[RESCUES].get_mut(&place)
+        {
+            pooled.relayed = true;
+        }
+    }
+
+    /// The oldest rescues that may be listed, at most so many, by ascending name.
+    pub fn listed(&self, limit: usize) -> Vec<RescueRef> {
         let inner = self.lock();
+        let ready = inner.lanes[RESCUES].values().filter(|pooled| pooled.relayed && pooled.settled);
+        let mut listed: Vec<RescueRef> = ready
+            .take(limit)
+            .map(|Pooled { action, .. }| RescueRef {
+                account: action.account,
+                nonce: action.nonce,
+                expiry: action.expiry,
+                digest: action_digest(action),
+            })
+            .collect();
+        listed.sort_unstable();
+        listed
+    }
+
+    /// Rescues that still wait among the oldest so many, to be sent once more.
+    pub fn waiting_rescues(&self, limit: usize) -> Vec<SignedAction> {
+        self.lock().lanes[RESCUES].values().take(limit).map(|pooled| pooled.action.clone()).collect()
+    }
+
+    /// Keeps those of the observations that list nothing which a block at `height` would owe and this pool does not hold.
+    pub fn retain_covered(&self, ledger: &Ledger, height: Height, heard: &mut Vec<Observation>) {
+        let inner = self.lock();
+        let owner = |account: AccountId| ledger.owner(account).copied();
+        let held = |name: &RescueName| {
+            inner.rescue(name).filter(|pooled| pooled.stands(owner)).map(|pooled| pooled.action.expiry)
+        };
+        heard.retain(|observation| inclusion::covers(ledger, height, observation, held));
+    }
+
+    /// The actions for a block: those that it owes, and the oldest others whose signatures are good under the keys that
+    /// `owner` finds, rescues first, of at most `limit` together by weight. Actions are checked against the newest state,
+    /// which may be on a fork that loses: there an account can be another's, or not exist. Nobody else would notice while
+    /// a block is built, and every block with such an action is invalid.
+    pub fn candidates(
+        &self,
+        limit: usize,
+        owed: &BTreeSet<RescueName>,
+        owner: impl Fn(AccountId) -> Option<Key>,
+    ) -> Vec<SignedAction> {
+        let inner = self.lock();
+        let mut chosen: Vec<SignedAction> =
+            owed.iter().filter_map(|name| inner.rescue(name)).map(|pooled| pooled.action.clone()).collect();
+        let mut weight: usize = chosen.iter().map(|action| action.action.weight()).sum();
         let waiting = inner.lanes.iter().flat_map(BTreeMap::values);
-        let mut weight = 0;
-        waiting
+        let others = waiting
+            .filter(|pooled| !owed.contains(&(pooled.action.account, pooled.action.nonce)))
             .filter(|pooled| pooled.stands(&owner))
             .take_while(|pooled| {
                 weight += pooled.action.action.weight();
                 weight <= limit
-            })
-            .map(|pooled| pooled.action.clone())
-            .collect()
+            });
+        chosen.extend(others.map(|pooled| pooled.action.clone()));
+        chosen
+    }
+
+    /// Notes how many accounts there are in a final block, and looks again at rescues of those that were not final
+    /// before, under the keys that `owner` finds in a state above it. What does not stand there is forgotten.
+    pub fn settle(&self, accounts: u64, owner: impl Fn(AccountId) -> Option<Key>) {
+        let mut inner = self.lock();
+        if accounts <= inner.accounts {
+            return;
+        }
+        inner.accounts = accounts;
+        let mut gone = Vec::new();
+        for pooled in inner.lanes[RESCUES].values_mut() {
+            if !pooled.settled && pooled.action.account.get() < accounts {
+                pooled.settled = pooled.stands(&owner);
+                if !pooled.settled {
+                    gone.push((pooled.action.account, pooled.action.nonce));
+                }
+            }
+        }
+        drop(inner);
+        self.remove(gone.iter().map(|(account, nonce)| (account, nonce)));
     }
 
     /// Forgets actions that a finalised block answered, or that can never be answered with success.
@@ -162,6 +282,11 @@ impl Mempool {
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)
     }
+}
+
+/// What a listing names of a signed action.
+pub fn action_digest(action: &SignedAction) -> Digest {
+    sha256_digest(&[&action.encode()])
 }
 
 /// Checks what does not need the ledger's balances: chain and signatures, under the keys that `owner` finds.

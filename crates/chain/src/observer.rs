@@ -8,6 +8,7 @@ use crate::{
     block::PublicKey,
     committee::Committee,
     crypto::{self, Identity},
+    mempool::Mempool,
     timeline::Timeline,
     zones::Zones,
 };
@@ -16,7 +17,10 @@ use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::{Clock, Handle, IoBuf, Metrics, Spawner};
 use commonware_utils::channel::{mpsc, oneshot};
-use seawall_types::{Domain, Health, MarketId, Observation, PriceReport, Signature, TimeMs, ValidatorId};
+use seawall_types::{
+    Domain, Health, MarketId, Observation, PriceReport, Signature, TimeMs, ValidatorId,
+    limits::MAX_RESCUES_PER_OBSERVATION,
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
@@ -49,6 +53,8 @@ pub struct Config {
     pub timeline: Timeline,
     /// Whose outcomes are attested.
     pub zones: Zones,
+    /// Whose rescues are listed.
+    pub mempool: Mempool,
     /// How long a view may stand still before its observation is signed again.
     pub retry: Duration,
 }
@@ -193,7 +199,7 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
             seq: self.seq,
             time,
             prices: self.source.report(time),
-            rescues: Vec::new(),
+            rescues: self.config.mempool.listed(MAX_RESCUES_PER_OBSERVATION),
             outcomes: self.config.zones.attested(),
             health: Health::default(),
             author: self.config.me,

@@ -9,7 +9,7 @@ use commonware_utils::Probability;
 use seawall_chain::zones::ZoneFault;
 use seawall_ledger::Event;
 use seawall_oracle::OracleEvent;
-use seawall_types::{PriceState, TimeMs};
+use seawall_types::{AccountId, Action, Atoms, Lane, PriceState, Recipient, TimeMs};
 
 const ACCOUNTS: u64 = 200;
 
@@ -314,6 +314,110 @@ fn f_liars_change_neither_price_nor_time() {
             }
         }
         assert!(carried > 5, "{lie:?}: the liar was heard {carried} times");
+    }
+}
+
+// ---- Rescues ----
+
+/// The block that carries an action, and in how many blocks before it the action could have been: those whose time is
+/// later than its submission.
+fn carried(chain: &[Seen], submit: &Submit) -> Option<(u64, usize)> {
+    let name = (submit.action.account, submit.action.nonce);
+    let block = chain.iter().find(|seen| {
+        let actions = &seen.block.body.actions;
+        actions.iter().any(|action| (action.account, action.nonce) == name)
+    })?;
+    let height = block.block.header.height;
+    let sent = START + u64::from(SPEED) * submit.at_ms;
+    let later = |seen: &&Seen| seen.block.header.time.get() > sent && seen.block.header.height < height;
+    Some((height.get(), chain.iter().filter(later).count()))
+}
+
+fn submit(validator: usize, at_ms: u64, nonce: u64, action: Action) -> Submit {
+    let action = signed(VICTIM, nonce, 500, action);
+    Submit { validator, at_ms, action, forged: false }
+}
+
+const VICTIM: AccountId = AccountId(7);
+
+/// Rescues of one account, one at a time, to one validator after the other.
+fn cries(validators: usize) -> Vec<Submit> {
+    (0..12)
+        .map(|place| {
+            let action = match place % 2 {
+                0 => Action::CancelAll { market: None, keep_reduce_only: false },
+                _ => Action::ScheduleCancel { at: None },
+            };
+            submit(place % validators, 2_000 + 331 * place as u64, 1 + place as u64, action)
+        })
+        .collect()
+}
+
+/// Whom a block leaves out it cannot silence: any quorum of observations has somebody who lists the rescue. Before all
+/// have heard of it, a leader can choose those who have not, once.
+#[test]
+fn a_rescue_is_in_one_of_the_next_blocks_although_every_leader_leaves_its_account_out() {
+    for (members, seed) in [(4, 0), (5, 1), (7, 2)] {
+        let fixture = Fixture::new(40, members as u64, ACCOUNTS);
+        let mut validators = Validators::new(&fixture, Path::crash(40));
+        validators.withholds = (0..members).map(|index| (index, VICTIM)).collect();
+        validators.submits = cries(members);
+        let withdraw = Action::Withdraw { amount: Atoms(1), recipient: Recipient([1; 32]) };
+        validators.submits.push(submit(0, 1_500, 99, withdraw));
+        plan(&validators, seed, 60, members).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        for submit in &validators.submits {
+            let found = carried(&chain, submit);
+            if submit.action.action.lane() == Lane::Trade {
+                assert_eq!(found, None, "leaders do leave out what they may");
+            } else {
+                let (height, blocks) = found.unwrap_or_else(|| panic!("{submit:?} is in no block"));
+                assert!(blocks <= 2, "{members} members, seed {seed}: {blocks} blocks before {height}");
+            }
+        }
+    }
+}
+
+/// A validator that hears one other and is heard by it alone.
+#[test]
+fn a_rescue_finds_its_way_around_broken_links() {
+    let fixture = Fixture::new(41, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(41));
+    validators.submits = cries(1);
+    let keys = fixture.keys();
+    let schedule = split(Schedule::new(), 1_500, &keys[..1], &keys[1..3]);
+    plan(&validators, 41, 60, 3).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for submit in &validators.submits {
+        let (height, blocks) = carried(&chain, submit).unwrap_or_else(|| panic!("{submit:?} is in no block"));
+        assert!(blocks <= 3, "{blocks} blocks before {height}");
+    }
+}
+
+/// What nobody else has, and what no block can carry: others leave the observation out.
+#[test]
+fn a_validator_that_lists_what_cannot_be_carried_stops_nothing() {
+    let fixture = Fixture::new(42, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(42));
+    validators.submits = cries(4);
+    for nonce in 0..20 {
+        let mut lie = submit(3, 1_000 + 100 * nonce, 1_000 + nonce, Action::ScheduleCancel { at: None });
+        lie.action.signature.0[3] ^= 1;
+        validators.submits.push(Submit { forged: true, ..lie });
+    }
+    plan(&validators, 42, 60, 3).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    let from = |seen: &&Seen| seen.block.body.observations.iter().any(|said| said.author.get() == 3);
+    let heard = chain.iter().filter(from).map(|seen| seen.block.header.height.get()).max();
+    assert!(heard.is_some_and(|last| last < 20), "its observations bind nobody: {heard:?}");
+    for submit in &validators.submits {
+        let found = carried(&chain, submit);
+        if submit.forged {
+            assert_eq!(found, None);
+        } else {
+            let (height, blocks) = found.unwrap_or_else(|| panic!("{submit:?} is in no block"));
+            assert!(blocks <= 3, "{blocks} blocks before {height}");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use proptest::{collection::vec, option, prelude::*};
 use seawall_chain::{
     app::{App, BuildPolicy, NoMonitor, Parts, check_form},
     block::{Block, Context, body_digest, from_consensus, outcome_digest, outcomes_root, to_consensus},
+    inclusion,
     machine::{Answer, Brought, Executed, Machine, Purpose, Step, World},
     mempool::{Mempool, check_signatures},
     observer::{Config as ObserverConfig, Observer, PriceSource},
@@ -34,7 +35,11 @@ use seawall_ledger::{
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
 use seawall_types::{block::OpsTarget, testing as any_, *};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 struct Silent;
 
@@ -194,6 +199,7 @@ fn judge(
                 identity: fixture.members[0].0.clone(),
                 timeline: Timeline::LIVE,
                 zones: Zones::default(),
+                mempool: Mempool::default(),
                 retry: Duration::from_secs(1),
             },
             Arc::new(Silent),
@@ -304,8 +310,8 @@ fn a_block_that_breaks_one_rule_is_invalid() {
         ("an action for another chain", true, |draft| draft.actions[0].chain = ChainId(78)),
         ("an action of nobody", true, |draft| draft.actions[1].account = AccountId(1 << 40)),
         ("an action twice", true, |draft| {
-            let twice = draft.actions[0].clone();
-            draft.actions.insert(1, twice);
+            let twice = draft.actions[1].clone();
+            draft.actions.push(twice);
         }),
         ("an expired action", true, |draft| {
             draft.actions[0] = signed(ISSUER, 1, 0, Action::Deposit { to: AccountId(1), amount: Atoms(5) });
@@ -339,6 +345,7 @@ fn a_block_that_breaks_one_rule_is_invalid() {
                 rescues: vec![RescueRef {
                     account: AccountId(1),
                     nonce: Nonce(1),
+                    expiry: Height(10),
                     digest: Digest::default(),
                 }],
                 ..said(&fixture, 2, 1, 1, START + 1_000, 990_000)
@@ -482,14 +489,150 @@ fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block(
     pool(&open);
     pool(&spend);
 
-    let candidates = mempool.candidates(100, |account| world.ledger.owner(account).copied());
+    let none = BTreeSet::new();
+    let candidates = mempool.candidates(100, &none, |account| world.ledger.owner(account).copied());
     assert_eq!(candidates, std::slice::from_ref(&open));
     assert!(judge(&fixture, candidates, false, |_| {}), "what a leader takes makes a valid block");
     assert!(!judge(&fixture, vec![open.clone(), spend.clone()], false, |_| {}), "both at once never do");
     // If somebody else got the number, the transfer waits in vain; if its signer did, its turn has come.
-    assert_eq!(mempool.candidates(100, |_| Some(owner(AccountId(1)).key())), []);
+    assert_eq!(mempool.candidates(100, &none, |_| Some(owner(AccountId(1)).key())), []);
     let both = |account| if account == opened { Some(newcomer.key()) } else { Some(owner(ISSUER).key()) };
-    assert_eq!(mempool.candidates(100, both), [open, spend]);
+    assert_eq!(mempool.candidates(100, &none, both), [open.clone(), spend.clone()]);
+
+    // Nor is it listed before the account is final, and under its final owner.
+    for action in [&open, &spend] {
+        mempool.relayed(&(action.account, action.nonce));
+    }
+    let listed = |mempool: &Mempool| -> Vec<_> {
+        mempool.listed(9).into_iter().map(|listed| (listed.account, listed.nonce)).collect()
+    };
+    assert_eq!(listed(&mempool), [], "nothing is final");
+    mempool.settle(opened.get(), both);
+    assert_eq!(listed(&mempool), [(open.account, open.nonce)]);
+    mempool.settle(opened.get() + 1, |_| Some(owner(AccountId(1)).key()));
+    assert_eq!(listed(&mempool), [(open.account, open.nonce)]);
+    assert_eq!(mempool.len(), (1, 0), "somebody else's: it is forgotten");
+    pool(&spend);
+    mempool.relayed(&(spend.account, spend.nonce));
+    assert_eq!(listed(&mempool), [(open.account, open.nonce), (spend.account, spend.nonce)]);
+}
+
+#[test]
+fn a_block_carries_what_its_observations_list_and_its_nonces_allow() {
+    let fixture = fixture();
+    let cry = |nonce, expiry| signed(AccountId(1), nonce, expiry, Action::ScheduleCancel { at: None });
+    let other = signed(AccountId(1), 7, 10, Action::CancelAll { market: None, keep_reduce_only: true });
+    let refused = Action::Transfer { to: AccountId(2), amount: Atoms(1_000_000_000_000_000) };
+    let refused = signed(AccountId(1), 7, 10, refused);
+    let name = |account, nonce, expiry| RescueRef {
+        account: AccountId(account),
+        nonce: Nonce(nonce),
+        expiry: Height(expiry),
+        digest: Digest([3; 32]),
+    };
+    let nobody = 1 << 40;
+    let cases: Vec<(&str, Vec<RescueRef>, Vec<SignedAction>, bool)> = vec![
+        ("listed and carried", vec![name(1, 7, 10)], vec![cry(7, 10)], true),
+        ("listed and left out", vec![name(1, 7, 10)], vec![], false),
+        ("another body of the name", vec![name(1, 7, 10)], vec![other.clone()], true),
+        ("another nonce of the account", vec![name(1, 7, 10)], vec![cry(8, 10)], false),
+        ("one that is refused", vec![name(1, 7, 10)], vec![refused], true),
+        ("one of two", vec![name(1, 7, 10), name(1, 8, 10)], vec![cry(7, 10)], false),
+        ("one that has expired", vec![name(1, 7, 0)], vec![], true),
+        ("one that expires too late", vec![name(1, 7, 1 << 50)], vec![], true),
+        ("one of nobody", vec![name(nobody, 7, 10)], vec![], true),
+        ("one of a backstop", vec![name(41, 7, 10)], vec![], true),
+        ("two expiries of one name, one over", vec![name(1, 7, 0), name(1, 7, 10)], vec![], false),
+        ("carried and not listed", vec![], vec![cry(7, 10)], true),
+    ];
+    for (case, listed, actions, valid) in cases {
+        let signers = fixture.clone();
+        let found = judge(&fixture, actions, true, move |draft| {
+            draft.observations[2].rescues = listed;
+            draft.observations[2] = sign(&signers, draft.observations[2].clone());
+        });
+        assert_eq!(found, valid, "{case}");
+    }
+    // A block owes what its own observations list, so the listing has to be in it.
+    let signers = fixture.clone();
+    assert!(judge(&fixture, vec![], true, move |draft| {
+        draft.observations[2].rescues = vec![name(1, 7, 10)];
+        draft.observations[2] = sign(&signers, draft.observations[2].clone());
+        draft.observations.remove(2);
+    }));
+}
+
+/// Two that are owed, and room for one nonce: the other is answered without one. A block that could carry neither both
+/// nor one would be a way to stop the chain.
+#[test]
+fn rescues_that_are_owed_and_shut_each_other_out_are_both_answered() {
+    let fixture = fixture();
+    let mut world = fixture.genesis.world().unwrap();
+    let mut parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
+    let observations = |height: u64, rescues: Vec<RescueRef>| -> Vec<_> {
+        let said = (0..4).map(|author| said(&fixture, author, 1, height, START + 1_000 * height, 990_000));
+        said.map(|said| sign(&fixture, Observation { rescues: rescues.clone(), ..said })).collect()
+    };
+    let action = |nonce| signed(AccountId(1), nonce, 90, Action::ScheduleCancel { at: None });
+    let name = |action: &SignedAction| RescueRef {
+        account: action.account,
+        nonce: action.nonce,
+        expiry: action.expiry,
+        digest: Digest::default(),
+    };
+    // Every other nonce: no two are one run.
+    let all: Vec<SignedAction> = (1..limits::MAX_NONCE_RUNS as u64).map(|nonce| action(2 * nonce)).collect();
+    let brought = Brought { observations: observations(1, vec![]), actions: all, ..Brought::default() };
+    world.execute(parent, Height(1), brought, Purpose::Verify).unwrap();
+    parent = Digest([1; 32]);
+    let (one, two) = (action(1 << 20), action(1 << 21));
+    for purpose in [Purpose::Build, Purpose::Verify] {
+        let owed =
+            inclusion::owed(&world.ledger, parent, Height(2), &observations(2, vec![name(&one), name(&two)]));
+        assert_eq!(owed.len(), 2);
+        let brought = Brought {
+            observations: observations(2, vec![name(&one), name(&two)]),
+            actions: vec![one.clone(), two.clone()],
+            ..Brought::default()
+        };
+        let Executed { step, actions, .. } = world.execute(parent, Height(2), brought, purpose).unwrap();
+        assert_eq!(actions.len(), 2);
+        assert!(matches!(step.answers[0], Answer::Done(_)));
+        assert_eq!(step.answers[1], Answer::Refused(Refusal::NonceWindowFull));
+        // Nobody owes it a second time.
+        let again = inclusion::owed(&world.ledger, parent, Height(3), &observations(3, vec![name(&two)]));
+        assert!(again.is_empty());
+        world.undo(&step);
+    }
+}
+
+#[test]
+fn of_more_than_a_block_owes_the_parent_draws_which() {
+    let fixture = fixture();
+    let world = fixture.genesis.world().unwrap();
+    let name = |place: u64| RescueRef {
+        account: AccountId(1 + place % 40),
+        nonce: Nonce(place),
+        expiry: Height(9),
+        digest: Digest::default(),
+    };
+    let each = limits::MAX_RESCUES_PER_OBSERVATION as u64;
+    let observers = limits::MAX_OWED_PER_BLOCK as u64 / each + 1;
+    let observations: Vec<_> = (0..observers)
+        .map(|at| {
+            let rescues = (at * each..(at + 1) * each).map(name).collect();
+            Observation { rescues, ..said(&fixture, 0, 1, 1, START, 990_000) }
+        })
+        .collect();
+    let draw = |parent| inclusion::owed(&world.ledger, Digest([parent; 32]), Height(1), &observations);
+    assert_eq!(draw(1).len(), limits::MAX_OWED_PER_BLOCK);
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2), "nobody can stand first in every block");
+    let first = |count: u64| {
+        let some = &observations[..count as usize];
+        inclusion::owed(&world.ledger, Digest([1; 32]), Height(1), some).len() as u64
+    };
+    assert_eq!((first(1), first(observers - 1)), (each, limits::MAX_OWED_PER_BLOCK as u64));
 }
 
 // ---- Walks between forks ----

@@ -157,7 +157,17 @@ impl Ledger {
     /// Whether the account may use this nonce until this expiry now: everything that does not depend on
     /// the action.
     pub fn check_envelope(&self, account: AccountId, nonce: Nonce, expiry: Height) -> Result<(), Refusal> {
-        let height = self.globals.height;
+        self.check_envelope_at(self.globals.height, account, nonce, expiry)
+    }
+
+    /// The same in a block at `height`, with the nonces that are spent by now.
+    pub fn check_envelope_at(
+        &self,
+        height: Height,
+        account: AccountId,
+        nonce: Nonce,
+        expiry: Height,
+    ) -> Result<(), Refusal> {
         let signer = self.account(account).ok_or(Refusal::UnknownAccount)?;
         if matches!(signer.kind, AccountKind::Backstop(_)) {
             return Err(Refusal::ProtocolAccount);

@@ -22,6 +22,29 @@ pub struct SignedAction {
     pub signature: Signature,
 }
 
+/// Where a rescue stands among those of its block, by the one order that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RescueOrder {
+    rank: u8,
+    account: AccountId,
+    nonce: Nonce,
+}
+
+impl SignedAction {
+    /// Its place, if it is a rescue. Leaders cannot choose it: a leader that executed a transfer before the deposit it
+    /// needs would have both answered, one of them with a refusal.
+    pub const fn rescue_order(&self) -> Option<RescueOrder> {
+        match self.action.lane() {
+            Lane::Rescue => Some(RescueOrder {
+                rank: self.action.rescue_rank(),
+                account: self.account,
+                nonce: self.nonce,
+            }),
+            Lane::Trade => None,
+        }
+    }
+}
+
 /// Everything that an account can ask of settlement. Amounts and sizes are positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -240,6 +263,20 @@ impl Action {
             | Self::Modify { .. }
             | Self::PlaceTrigger { .. }
             | Self::SetLeverage { .. } => Lane::Trade,
+        }
+    }
+
+    /// Where a rescue stands among the rescues of a block: what others may need comes first. Zero for trades.
+    const fn rescue_rank(&self) -> u8 {
+        match self {
+            Self::Open { .. } => 1,
+            Self::Deposit { .. } => 2,
+            Self::Transfer { .. } => 3,
+            Self::TopUpIsolated { .. } => 4,
+            Self::CancelAll { .. } => 5,
+            Self::Close(_) => 6,
+            Self::ScheduleCancel { .. } => 7,
+            _ => 0,
         }
     }
 

@@ -48,7 +48,7 @@ pub struct OpsTarget {
 pub struct Body {
     /// At least a quorum of observations, by ascending author, one each.
     pub observations: Vec<Observation>,
-    /// Rescues first, then trades, each in execution order.
+    /// Rescues by ascending [order](crate::SignedAction::rescue_order), then trades, all in execution order.
     pub actions: Vec<SignedAction>,
     /// That a quorum voted for the parent: there is one above the first block. Its bytes, which nobody knows before
     /// that quorum has voted, decide by lot in the auctions of the parent's inboxes.

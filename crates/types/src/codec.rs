@@ -126,7 +126,7 @@ use crate::{
     Key, Lots, MarginMode, Mark, MarketId, Name, Nonce, Observation, Outcome, OutcomeRef, ParentProof, Ppm,
     PriceReport, PriceState, PriceTicks, Quote, Recipient, RescueRef, Side, Signature, SignedAction, Terms,
     TimeMs, Trigger, ValidatorId, ZoneOutcome,
-    action::Lane,
+    action::{Lane, RescueOrder},
     block::{OpsTarget, VERSION},
     limits,
 };
@@ -182,7 +182,9 @@ pub const MAX_MARK_BYTES: usize = PriceState::SIZE + MAX_PRICE_BYTES + MAX_U64_B
 /// Largest encoded [`PriceReport`].
 pub const MAX_PRICE_REPORT_BYTES: usize = 3 * MAX_PRICE_BYTES + 1;
 /// Largest encoded [`RescueRef`].
-pub const MAX_RESCUE_REF_BYTES: usize = 2 * MAX_U64_BYTES + Digest::SIZE;
+pub const MAX_RESCUE_REF_BYTES: usize = 3 * MAX_U64_BYTES + Digest::SIZE;
+const MAX_RESCUE_LIST_BYTES: usize = varint_bytes(limits::MAX_RESCUES_PER_OBSERVATION as u64)
+    + limits::MAX_RESCUES_PER_OBSERVATION * MAX_RESCUE_REF_BYTES;
 /// Largest encoded [`OutcomeRef`].
 pub const MAX_OUTCOME_REF_BYTES: usize = MAX_U16_BYTES + MAX_U64_BYTES + Digest::SIZE;
 /// Largest encoded [`Observation`], with every list full.
@@ -190,8 +192,7 @@ pub const MAX_OBSERVATION_BYTES: usize = ChainId::SIZE
     + 4 * MAX_U64_BYTES
     + varint_bytes(limits::MAX_MARKETS as u64)
     + limits::MAX_MARKETS * (MAX_U16_BYTES + MAX_PRICE_REPORT_BYTES)
-    + varint_bytes(limits::MAX_RESCUES_PER_OBSERVATION as u64)
-    + limits::MAX_RESCUES_PER_OBSERVATION * MAX_RESCUE_REF_BYTES
+    + MAX_RESCUE_LIST_BYTES
     + varint_bytes(limits::MAX_OUTCOMES_PER_OBSERVATION as u64)
     + limits::MAX_OUTCOMES_PER_OBSERVATION * MAX_OUTCOME_REF_BYTES
     + Health::SIZE
@@ -199,9 +200,11 @@ pub const MAX_OBSERVATION_BYTES: usize = ChainId::SIZE
     + Signature::SIZE;
 /// Size of every encoded [`Header`].
 pub const MAX_HEADER_BYTES: usize = Header::SIZE;
-/// Largest encoded [`Body`]: every list full of the largest elements.
-pub const MAX_BODY_BYTES: usize = varint_bytes(limits::MAX_VALIDATORS as u64)
-    + limits::MAX_VALIDATORS * MAX_OBSERVATION_BYTES
+/// Largest encoded [`Body`]: every list full of the largest elements, no two observations with a rescue in common.
+pub const MAX_BODY_BYTES: usize = varint_bytes(MAX_LISTED as u64)
+    + MAX_LISTED * MAX_RESCUE_REF_BYTES
+    + varint_bytes(limits::MAX_VALIDATORS as u64)
+    + limits::MAX_VALIDATORS * (MAX_OBSERVATION_BYTES - MAX_RESCUE_LIST_BYTES + MAX_LISTED.div_ceil(8))
     + varint_bytes(limits::MAX_ACTIONS_PER_BLOCK as u64)
     + limits::MAX_ACTIONS_PER_BLOCK * MAX_WEIGHT_BYTES
     + 1
@@ -218,7 +221,7 @@ const _: () = assert!(MAX_BODY_BYTES + (64 << 10) <= limits::MAX_BLOCK_BYTES);
 
 /// Smallest encodings, by which a claimed count is held against the bytes that are there.
 const MIN_PRICE_ENTRY_BYTES: usize = 1 + 3 + 1;
-const MIN_RESCUE_REF_BYTES: usize = 2 + Digest::SIZE;
+const MIN_RESCUE_REF_BYTES: usize = 3 + Digest::SIZE;
 const MIN_OUTCOME_REF_BYTES: usize = 2 + Digest::SIZE;
 const MIN_ZONE_OUTCOME_BYTES: usize = 1 + 1 + 4;
 const MIN_SIGNED_ACTION_BYTES: usize = ChainId::SIZE + 3 + 3 + Signature::SIZE;
@@ -579,20 +582,24 @@ impl<K: Ord> Ascending<K> {
     }
 }
 
-/// Passes rescues, then trades.
-struct Lanes(Lane);
+/// Passes rescues in their order, then trades.
+struct Lanes {
+    lane: Lane,
+    rescues: Ascending<RescueOrder>,
+}
 
 impl Lanes {
     const fn new() -> Self {
-        Self(Lane::Rescue)
+        Self { lane: Lane::Rescue, rescues: Ascending::new(ACTIONS) }
     }
 
-    fn next(&mut self, lane: Lane) -> Result<(), Error> {
-        if lane < self.0 {
-            return Err(Error::Invalid("Body::actions", "a rescue after a trade"));
+    fn next(&mut self, action: &SignedAction) -> Result<(), Error> {
+        let lane = action.action.lane();
+        if lane < self.lane {
+            return Err(Error::Invalid(ACTIONS, "a rescue after a trade"));
         }
-        self.0 = lane;
-        Ok(())
+        self.lane = lane;
+        action.rescue_order().map_or(Ok(()), |order| self.rescues.next(order))
     }
 }
 
@@ -1068,13 +1075,14 @@ impl Write for RescueRef {
     fn write(&self, buf: &mut impl BufMut) {
         self.account.write(buf);
         self.nonce.write(buf);
+        self.expiry.write(buf);
         self.digest.write(buf);
     }
 }
 
 impl EncodeSize for RescueRef {
     fn encode_size(&self) -> usize {
-        self.account.encode_size() + self.nonce.encode_size() + Digest::SIZE
+        self.account.encode_size() + self.nonce.encode_size() + self.expiry.encode_size() + Digest::SIZE
     }
 }
 
@@ -1086,7 +1094,12 @@ impl Read for RescueRef {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-        Ok(Self { account: AccountId::read(buf)?, nonce: Nonce::read(buf)?, digest: Digest::read(buf)? })
+        Ok(Self {
+            account: AccountId::read(buf)?,
+            nonce: Nonce::read(buf)?,
+            expiry: Height::read(buf)?,
+            digest: Digest::read(buf)?,
+        })
     }
 }
 
@@ -1151,18 +1164,21 @@ impl Observation {
             report.check()?;
         }
         check_count(self.rescues.len(), limits::MAX_RESCUES_PER_OBSERVATION, RESCUES)?;
+        let mut names = Ascending::new(RESCUES);
+        self.rescues.iter().try_for_each(|name| names.next(*name))?;
         check_count(self.outcomes.len(), limits::MAX_OUTCOMES_PER_OBSERVATION, OUTCOMES)
     }
 
     /// What the author signs, in [`Domain::Observation`](crate::Domain::Observation): every byte of
     /// the encoding before the signature.
     pub fn message(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(self.unsigned_size());
-        self.write_unsigned(&mut bytes);
+        let mut bytes = BytesMut::with_capacity(self.unsigned_size(list_size(&self.rescues)));
+        self.write_unsigned(&mut bytes, |buf| write_list(&self.rescues, buf));
         bytes.freeze()
     }
 
-    fn write_unsigned(&self, buf: &mut impl BufMut) {
+    /// Everything before the signature. What says which rescues are listed differs: see [`RescueTable`].
+    fn write_unsigned<B: BufMut>(&self, buf: &mut B, rescues: impl FnOnce(&mut B)) {
         debug_assert!(self.check().is_ok(), "observation out of limits: {:?}", self.check());
         self.chain.write(buf);
         UInt(self.epoch).write(buf);
@@ -1170,51 +1186,29 @@ impl Observation {
         UInt(self.seq).write(buf);
         self.time.write(buf);
         write_list(&self.prices, buf);
-        write_list(&self.rescues, buf);
+        rescues(buf);
         write_list(&self.outcomes, buf);
         self.health.write(buf);
         self.author.write(buf);
     }
 
-    fn unsigned_size(&self) -> usize {
+    fn unsigned_size(&self, rescues: usize) -> usize {
         ChainId::SIZE
             + UInt(self.epoch).encode_size()
             + UInt(self.view).encode_size()
             + UInt(self.seq).encode_size()
             + self.time.encode_size()
             + list_size(&self.prices)
-            + list_size(&self.rescues)
+            + rescues
             + list_size(&self.outcomes)
             + Health::SIZE
             + self.author.encode_size()
     }
-}
 
-const PRICES: &str = "Observation::prices";
-const RESCUES: &str = "Observation::rescues";
-const OUTCOMES: &str = "Observation::outcomes";
-
-impl Write for Observation {
-    fn write(&self, buf: &mut impl BufMut) {
-        self.write_unsigned(buf);
-        self.signature.write(buf);
-    }
-}
-
-impl EncodeSize for Observation {
-    fn encode_size(&self) -> usize {
-        self.unsigned_size() + Signature::SIZE
-    }
-}
-
-impl MaxEncodeSize for Observation {
-    const MAX_ENCODE_SIZE: usize = MAX_OBSERVATION_BYTES;
-}
-
-impl Read for Observation {
-    type Cfg = ();
-
-    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+    fn read_with<B: Buf>(
+        buf: &mut B,
+        rescues: impl FnOnce(&mut B) -> Result<Vec<RescueRef>, Error>,
+    ) -> Result<Self, Error> {
         let chain = ChainId::read(buf)?;
         let epoch = UInt::<u64>::read(buf)?.0;
         let view = UInt::<u64>::read(buf)?.0;
@@ -1226,13 +1220,7 @@ impl Read for Observation {
             markets.next(market)?;
             Ok((market, PriceReport::read(buf)?))
         })?;
-        let rescues = read_list(
-            buf,
-            limits::MAX_RESCUES_PER_OBSERVATION,
-            MIN_RESCUE_REF_BYTES,
-            RESCUES,
-            RescueRef::read,
-        )?;
+        let rescues = rescues(buf)?;
         let outcomes = read_list(
             buf,
             limits::MAX_OUTCOMES_PER_OBSERVATION,
@@ -1244,6 +1232,88 @@ impl Read for Observation {
         let author = ValidatorId::read(buf)?;
         let signature = Signature::read(buf)?;
         Ok(Self { chain, epoch, view, seq, time, prices, rescues, outcomes, health, author, signature })
+    }
+}
+
+const PRICES: &str = "Observation::prices";
+const RESCUES: &str = "Observation::rescues";
+const OUTCOMES: &str = "Observation::outcomes";
+
+impl Write for Observation {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.write_unsigned(buf, |buf| write_list(&self.rescues, buf));
+        self.signature.write(buf);
+    }
+}
+
+impl EncodeSize for Observation {
+    fn encode_size(&self) -> usize {
+        self.unsigned_size(list_size(&self.rescues)) + Signature::SIZE
+    }
+}
+
+impl MaxEncodeSize for Observation {
+    const MAX_ENCODE_SIZE: usize = MAX_OBSERVATION_BYTES;
+}
+
+impl Read for Observation {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        Self::read_with(buf, |buf| {
+            let mut names = Ascending::new(RESCUES);
+            read_list(buf, limits::MAX_RESCUES_PER_OBSERVATION, MIN_RESCUE_REF_BYTES, RESCUES, |buf| {
+                let name = RescueRef::read(buf)?;
+                names.next(name)?;
+                Ok(name)
+            })
+        })
+    }
+}
+
+/// The rescues that the observations of a block list, each once and by ascending name, which is how a block carries
+/// them. An observation marks its own in a bitmap, lowest bit first. Most validators hold the same rescues: with a hundred
+/// of them this is a tenth of what their lists would be.
+struct RescueTable(Vec<RescueRef>);
+
+/// Most rescues that the observations of a block can list.
+const MAX_LISTED: usize = limits::MAX_VALIDATORS * limits::MAX_RESCUES_PER_OBSERVATION;
+
+impl RescueTable {
+    fn of(observations: &[Observation]) -> Self {
+        let mut names: Vec<RescueRef> =
+            observations.iter().flat_map(|observation| &observation.rescues).copied().collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
+
+    const fn bitmap_bytes(&self) -> usize {
+        self.0.len().div_ceil(8)
+    }
+
+    fn write_bitmap(&self, rescues: &[RescueRef], buf: &mut impl BufMut) {
+        let mut bits = vec![0; self.bitmap_bytes()];
+        for name in rescues {
+            if let Ok(place) = self.0.binary_search(name) {
+                bits[place / 8] |= 1 << (place % 8);
+            }
+        }
+        buf.put_slice(&bits);
+    }
+
+    fn read_bitmap(&self, buf: &mut impl Buf, used: &mut [bool]) -> Result<Vec<RescueRef>, Error> {
+        let mut rescues = Vec::new();
+        for byte in 0..self.bitmap_bytes() {
+            let bits = u8::read(buf)?;
+            for place in (8 * byte..8 * byte + 8).filter(|place| bits >> (place % 8) & 1 == 1) {
+                let name = self.0.get(place).ok_or(Error::Invalid(RESCUES, "a bit beyond the table"))?;
+                check_count(rescues.len() + 1, limits::MAX_RESCUES_PER_OBSERVATION, RESCUES)?;
+                rescues.push(*name);
+                used[place] = true;
+            }
+        }
+        Ok(rescues)
     }
 }
 
@@ -1351,7 +1421,7 @@ impl Body {
         check_count(weight, limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
         let mut lanes = Lanes::new();
         for action in &self.actions {
-            lanes.next(action.action.lane())?;
+            lanes.next(action)?;
             action.check()?;
         }
         check_count(self.outcomes.len(), limits::MAX_OUTCOMES_PER_BLOCK, SETTLED)?;
@@ -1373,7 +1443,13 @@ const ACTIONS: &str = "Body::actions";
 impl Write for Body {
     fn write(&self, buf: &mut impl BufMut) {
         debug_assert!(self.check().is_ok(), "body out of limits: {:?}", self.check());
-        write_list(&self.observations, buf);
+        let table = RescueTable::of(&self.observations);
+        write_list(&table.0, buf);
+        self.observations.len().write(buf);
+        for observation in &self.observations {
+            observation.write_unsigned(buf, |buf| table.write_bitmap(&observation.rescues, buf));
+            observation.signature.write(buf);
+        }
         write_list(&self.actions, buf);
         self.parent_proof.is_some().write(buf);
         if let Some(proof) = &self.parent_proof {
@@ -1386,7 +1462,12 @@ impl Write for Body {
 impl EncodeSize for Body {
     fn encode_size(&self) -> usize {
         let proof = 1 + self.parent_proof.map_or(0, |_| ParentProof::SIZE);
-        list_size(&self.observations) + list_size(&self.actions) + proof + list_size(&self.outcomes)
+        let table = RescueTable::of(&self.observations);
+        let observation = |own: &Observation| own.unsigned_size(table.bitmap_bytes()) + Signature::SIZE;
+        let observations = list_size(&table.0)
+            + self.observations.len().encode_size()
+            + self.observations.iter().map(observation).sum::<usize>();
+        observations + list_size(&self.actions) + proof + list_size(&self.outcomes)
     }
 }
 
@@ -1398,18 +1479,27 @@ impl Read for Body {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-        let mut authors = Ascending::new(OBSERVATIONS);
+        let mut names = Ascending::new(RESCUES);
+        let table = RescueTable(read_list(buf, MAX_LISTED, MIN_RESCUE_REF_BYTES, RESCUES, |buf| {
+            let name = RescueRef::read(buf)?;
+            names.next(name)?;
+            Ok(name)
+        })?);
+        let (mut authors, mut used) = (Ascending::new(OBSERVATIONS), vec![false; table.0.len()]);
         let observations =
             read_list(buf, limits::MAX_VALIDATORS, MIN_OBSERVATION_BYTES, OBSERVATIONS, |buf| {
-                let observation = Observation::read(buf)?;
+                let observation = Observation::read_with(buf, |buf| table.read_bitmap(buf, &mut used))?;
                 authors.next(observation.author)?;
                 Ok(observation)
             })?;
+        if used.contains(&false) {
+            return Err(Error::Invalid(RESCUES, "a name that no observation lists"));
+        }
         let (mut lanes, mut weight) = (Lanes::new(), 0);
         let actions =
             read_list(buf, limits::MAX_ACTIONS_PER_BLOCK, MIN_SIGNED_ACTION_BYTES, ACTIONS, |buf| {
                 let action = SignedAction::read(buf)?;
-                lanes.next(action.action.lane())?;
+                lanes.next(&action)?;
                 weight += action.action.weight();
                 check_count(weight, limits::MAX_ACTIONS_PER_BLOCK, ACTIONS)?;
                 Ok(action)

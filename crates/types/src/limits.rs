@@ -43,6 +43,9 @@ pub const MAX_OUTCOMES_PER_BLOCK: usize = 1_024;
 pub const MAX_RECORDS_PER_BLOCK: usize = 1 << 16;
 /// Most rescues listed in an observation.
 pub const MAX_RESCUES_PER_OBSERVATION: usize = 256;
+/// Most rescues that a block has to carry because its observations list them: the reserve of the lane. Of more, the
+/// first ones in an order that the parent's digest draws.
+pub const MAX_OWED_PER_BLOCK: usize = 4_096;
 /// Most zone outcomes listed in an observation.
 pub const MAX_OUTCOMES_PER_OBSERVATION: usize = 64;
 /// Most entries in an inbox. A block carries fewer actions; the rest is room for liquidation closes and for

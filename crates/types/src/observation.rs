@@ -4,7 +4,9 @@
 //! what it measures of the network. Fields for parts that do not exist yet are present and empty, so
 //! that the format does not change when they arrive.
 
-use crate::{AccountId, ChainId, Digest, MarketId, Nonce, PriceTicks, Signature, TimeMs, ValidatorId};
+use crate::{
+    AccountId, ChainId, Digest, Height, MarketId, Nonce, PriceTicks, Signature, TimeMs, ValidatorId,
+};
 
 /// A validator's signed view of the world for one consensus view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +23,8 @@ pub struct Observation {
     pub time: TimeMs,
     /// At most one report a market, by ascending market; a market that is left out has "no price".
     pub prices: Vec<(MarketId, PriceReport)>,
-    /// Risk-reducing actions that the author holds, oldest first.
+    /// Rescues that the author holds and no final block has answered, the oldest ones, by ascending name. Its author has
+    /// relayed each of them before.
     pub rescues: Vec<RescueRef>,
     /// Zone outcomes that the author computed.
     pub outcomes: Vec<OutcomeRef>,
@@ -58,6 +61,8 @@ pub struct RescueRef {
     pub account: AccountId,
     /// Nonce.
     pub nonce: Nonce,
+    /// The last height at which a block may carry it, so that nobody owes what has expired.
+    pub expiry: Height,
     /// Digest of the signed action.
     pub digest: Digest,
 }

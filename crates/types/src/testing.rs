@@ -9,7 +9,7 @@ use crate::{
 };
 use proptest::{
     array::{uniform4, uniform32},
-    collection::{btree_map, vec},
+    collection::{btree_map, btree_set, vec},
     prelude::*,
 };
 
@@ -256,8 +256,13 @@ prop_compose! {
 
 prop_compose! {
     /// Any [`RescueRef`].
-    pub fn rescue_ref()(account in account_id(), nonce in nonce(), digest in digest()) -> RescueRef {
-        RescueRef { account, nonce, digest }
+    pub fn rescue_ref()(
+        account in account_id(),
+        nonce in nonce(),
+        expiry in height(),
+        digest in digest(),
+    ) -> RescueRef {
+        RescueRef { account, nonce, expiry, digest }
     }
 }
 
@@ -274,7 +279,7 @@ prop_compose! {
         chain in chain_id(),
         [epoch, view, seq, time] in uniform4(any_u64()),
         prices in btree_map(market_id(), price_report(), 0..12),
-        rescues in vec(rescue_ref(), 0..12),
+        rescues in btree_set(rescue_ref(), 0..12),
         outcomes in vec(outcome_ref(), 0..12),
         author in validator_id(),
         signature in signature(),
@@ -286,7 +291,7 @@ prop_compose! {
             seq,
             time: TimeMs(time),
             prices: prices.into_iter().collect(),
-            rescues,
+            rescues: rescues.into_iter().collect(),
             outcomes,
             health: Health {},
             author,
@@ -337,18 +342,34 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A [`Body`] of a few observations and actions.
+    /// A [`Body`] of a few observations and actions. Some rescues are listed by several.
     pub fn body()(
         observations in btree_map(validator_id(), observation(), 0..4),
+        shared in btree_set(rescue_ref(), 0..20),
+        lists in vec(any::<u32>(), 4),
         actions in vec(signed_action(), 0..12),
         parent_proof in proptest::option::of((any::<bool>(), any::<[u8; 32]>())),
     ) -> Body {
-        let observations = observations
+        let mut observations: Vec<_> = observations
             .into_iter()
             .map(|(author, observation)| Observation { author, ..observation })
             .collect();
+        for (observation, lists) in observations.iter_mut().zip(lists) {
+            let listed = shared.iter().enumerate().filter(|(place, _)| lists >> place & 1 == 1);
+            observation.rescues.extend(listed.map(|(_, name)| *name));
+            observation.rescues.sort_unstable();
+            observation.rescues.dedup();
+        }
         let mut actions = actions;
-        actions.sort_by_key(|signed| signed.action.lane());
+        actions.sort_by_key(|signed| (signed.action.lane(), signed.rescue_order()));
+        actions.dedup_by_key(|signed| (signed.rescue_order(), signed.message()));
+        let mut last = None;
+        actions.retain(|signed| {
+            let order = signed.rescue_order();
+            let again = order.is_some() && order == last;
+            last = order;
+            !again
+        });
         let parent_proof = parent_proof.map(|(finalized, some)| {
             let mut signature = GroupSignature::default();
             signature.0[..32].copy_from_slice(&some);

@@ -33,6 +33,7 @@ use seawall_chain::{
     genesis::{Dealt, Genesis, deal_committee},
     gossip::Submitter,
     machine::{Answer, Machine, Settled, Step, World},
+    mempool::Signers,
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
     timeline::Timeline,
@@ -372,7 +373,21 @@ pub struct Validators {
     pub traffic: bool,
     /// What is done to zones.
     pub trials: Vec<Trial>,
+    /// Accounts whose actions a validator leaves out where it can when it leads.
+    pub withholds: BTreeMap<usize, AccountId>,
+    /// What users submit to a validator, and when.
+    pub submits: Vec<Submit>,
     pub seats: Seats,
+}
+
+/// An action that reaches a validator at a time.
+#[derive(Clone, Debug)]
+pub struct Submit {
+    pub validator: usize,
+    pub at_ms: u64,
+    pub action: SignedAction,
+    /// Into its pool without a check, as a validator does that lists what it should not.
+    pub forged: bool,
 }
 
 /// Something that is done to a zone of a validator at a time, in each of its lives.
@@ -412,6 +427,8 @@ impl Validators {
             threaded: Vec::new(),
             traffic: true,
             trials: Vec::new(),
+            withholds: BTreeMap::new(),
+            submits: Vec::new(),
             seats: Arc::new(seats),
         }
     }
@@ -430,6 +447,7 @@ pub struct Ready {
     index: usize,
     traffic: bool,
     trials: Vec<Trial>,
+    submits: Vec<Submit>,
 }
 
 /// What the simulator can ask about a running validator.
@@ -476,6 +494,7 @@ impl EngineDefinition for Validators {
         let recorder = Recorder { seat: seat.clone(), public: public_key.clone(), monitor };
         let threaded = self.threaded.contains(&index);
         let probed = seat.clone();
+        let withholds = self.withholds.get(&index).copied();
         let config = move || {
             Config {
                 genesis,
@@ -489,7 +508,7 @@ impl EngineDefinition for Validators {
                     speed: SPEED,
                 },
                 clock_tolerance: Duration::from_millis(500),
-                policy: BuildPolicy::default(),
+                policy: BuildPolicy { withholds, ..BuildPolicy::default() },
                 timeouts: TIMEOUTS,
                 monitor: Arc::new(recorder),
                 probe: Arc::new(move |finalized: seawall_chain::gate::Finalized| {
@@ -517,6 +536,7 @@ impl EngineDefinition for Validators {
             index,
             traffic: self.traffic,
             trials: self.trials.iter().filter(|trial| trial.validator == index).copied().collect(),
+            submits: self.submits.iter().filter(|submit| submit.validator == index).cloned().collect(),
         };
         (ready, Watched(seat))
     }
@@ -525,8 +545,8 @@ impl EngineDefinition for Validators {
         let context = ready.context.child("run");
         context.spawn(move |context| async move {
             let config = (ready.config)();
-            let Ready { oracle, public, channels, seat, index, traffic, trials, .. } = ready;
-            run(context, config, oracle, public, channels, seat, index, traffic, trials).await;
+            let Ready { oracle, public, channels, seat, index, traffic, trials, submits, .. } = ready;
+            run(context, config, oracle, public, channels, seat, index, traffic, trials, submits).await;
         })
     }
 }
@@ -542,6 +562,7 @@ async fn run(
     index: usize,
     traffic: bool,
     mut trials: Vec<Trial>,
+    mut submits: Vec<Submit>,
 ) {
     let started =
         engine::start(context.child("validator"), config, oracle.manager(), oracle.control(public), channels)
@@ -581,6 +602,24 @@ async fn run(
             seat.zones = names.filter_map(|zone| Some((zone, validator.zones.status(zone)?))).collect();
         }
     };
+    submits.sort_by_key(|submit| submit.at_ms);
+    let submitting = async {
+        for Submit { at_ms, action, forged, .. } in submits {
+            let until = UNIX_EPOCH + Duration::from_millis(at_ms);
+            if let Ok(wait) = until.duration_since(context.current()) {
+                context.sleep(wait).await;
+            }
+            if forged {
+                let signers = Signers { account: owner(action.account).key(), maker: None };
+                let name = (action.account, action.nonce);
+                validator.mempool.insert(action, signers).unwrap();
+                validator.mempool.relayed(&name);
+            } else {
+                submitter.submit(action).unwrap();
+            }
+        }
+        std::future::pending::<()>().await;
+    };
     let users = async {
         if !traffic {
             std::future::pending::<()>().await;
@@ -607,6 +646,7 @@ async fn run(
         },
         _ = users => {},
         _ = zones => {},
+        _ = submitting => {},
     }
 }
 
@@ -894,7 +934,26 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
     let mut world = fixture.genesis.world().unwrap();
     let mut parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
     let mut states = BTreeMap::from([(parent, records(&world))]);
+    let mut spent: BTreeSet<(AccountId, Nonce)> = BTreeSet::new();
     for (want, (height, seen)) in (1..).zip(&chain) {
+        let before = spent.clone();
+        for action in &seen.block.body.actions {
+            spent.insert((action.account, action.nonce));
+            if let Action::Fill { quote, .. } = &action.action {
+                spent.insert((quote.maker, quote.nonce));
+            }
+        }
+        for listed in seen.block.body.observations.iter().flat_map(|observation| &observation.rescues) {
+            let name = (listed.account, listed.nonce);
+            let carried = seen
+                .block
+                .body
+                .actions
+                .iter()
+                .any(|own| own.action.lane() == Lane::Rescue && (own.account, own.nonce) == name);
+            let over = before.contains(&name) || listed.expiry.get() < *height;
+            assert!(carried || over, "block {height} does not carry {listed:?}");
+        }
         assert_eq!(*height, want, "heights follow each other");
         let header = &seen.block.header;
         assert_eq!(header.parent, parent);

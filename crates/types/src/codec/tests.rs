@@ -229,7 +229,12 @@ fn smallest_encodings_have_their_assumed_size() {
     assert_eq!(vectors::smallest_signed_action().encode_size(), MIN_SIGNED_ACTION_BYTES);
     let one = Observation {
         prices: vec![(MarketId(0), vectors::smallest_report())],
-        rescues: vec![RescueRef { account: AccountId(0), nonce: Nonce(0), digest: Digest::default() }],
+        rescues: vec![RescueRef {
+            account: AccountId(0),
+            nonce: Nonce(0),
+            expiry: Height(0),
+            digest: Digest::default(),
+        }],
         outcomes: vec![OutcomeRef { zone: 0, height: 0, digest: Digest::default() }],
         ..observation
     };

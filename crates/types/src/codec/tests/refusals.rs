@@ -157,9 +157,10 @@ fn counts_beyond_their_limits() {
     refused::<Observation>(&rescues, RESCUES, beyond);
     let outcomes = Raw::observation().var(0).var(0).var(over(limits::MAX_OUTCOMES_PER_OBSERVATION));
     refused::<Observation>(&outcomes, OUTCOMES, beyond);
-    refused::<Body>(&Raw::default().var(over(limits::MAX_VALIDATORS)), OBSERVATIONS, beyond);
-    refused::<Body>(&Raw::default().var(0).var(over(limits::MAX_ACTIONS_PER_BLOCK)), ACTIONS, beyond);
-    refused::<Body>(&Raw::default().var(u32::MAX.into()), OBSERVATIONS, beyond);
+    refused::<Body>(&Raw::default().var(over(MAX_LISTED)), RESCUES, beyond);
+    refused::<Body>(&Raw::default().var(0).var(over(limits::MAX_VALIDATORS)), OBSERVATIONS, beyond);
+    refused::<Body>(&Raw::default().var(0).var(0).var(over(limits::MAX_ACTIONS_PER_BLOCK)), ACTIONS, beyond);
+    refused::<Body>(&Raw::default().var(u32::MAX.into()), RESCUES, beyond);
 }
 
 /// A count within its limit that the bytes cannot hold is refused before an element is read: the
@@ -172,9 +173,9 @@ fn counts_beyond_the_bytes() {
     let raw = Raw::observation().var(2).raw(&zero_price);
     assert!(matches!(decode::<Observation>(&raw.0), Err(Error::EndOfBuffer)));
     let no_action = [0; MIN_SIGNED_ACTION_BYTES];
-    let raw = Raw::default().var(0).var(1).raw(&no_action);
+    let raw = Raw::default().var(0).var(0).var(1).raw(&no_action);
     assert!(matches!(decode::<Body>(&raw.0), Err(Error::InvalidEnum(0))));
-    let raw = Raw::default().var(0).var(2).raw(&no_action);
+    let raw = Raw::default().var(0).var(0).var(2).raw(&no_action);
     assert!(matches!(decode::<Body>(&raw.0), Err(Error::EndOfBuffer)));
 }
 
@@ -197,23 +198,69 @@ fn headers_of_another_version_or_without_operations() {
 
 #[test]
 fn authors_out_of_order() {
-    let two = |a, b| Raw::default().var(2).put(usual_observation(a)).put(usual_observation(b)).raw(&[0; 3]);
+    let two = |a, b| Raw::default().var(0).var(2).raw(&in_block(a, &[])).raw(&in_block(b, &[])).raw(&[0; 3]);
     assert!(decode::<Body>(&two(0, 1).0).is_ok());
     refused::<Body>(&two(1, 0), OBSERVATIONS, "not strictly ascending");
     refused::<Body>(&two(1, 1), OBSERVATIONS, "not strictly ascending");
 }
 
+/// An observation as a block carries it, with this bitmap.
+fn in_block(author: u16, bitmap: &[u8]) -> Vec<u8> {
+    let own = Observation { author: ValidatorId(author), ..smallest_observation() }.encode();
+    // Chain, epoch, view, seq, time and no prices; then the count of its rescues, which a block does not carry.
+    let at = ChainId::SIZE + 5;
+    [&own[..at], bitmap, &own[at + 1..]].concat()
+}
+
 #[test]
-fn a_rescue_after_a_trade() {
-    let all = signed_actions();
-    let (rescue, trade) = (&all[0], &all[9]);
-    let body = |actions: [&SignedAction; 3]| {
-        actions.into_iter().fold(Raw::default().var(0).var(3), |raw, action| raw.raw(&action.encode()))
+fn tables_of_rescues_have_one_form() {
+    let name = |nonce| RescueRef {
+        account: AccountId(1),
+        nonce: Nonce(nonce),
+        expiry: Height(9),
+        digest: Digest::default(),
     };
-    assert!(decode::<Body>(&body([rescue, rescue, trade]).raw(&[0; 2]).0).is_ok());
+    let body = |names: &[RescueRef], bitmaps: [&[u8]; 2]| {
+        let raw = names.iter().fold(Raw::default().var(names.len() as u64), |raw, name| raw.put(*name));
+        raw.var(2).raw(&in_block(0, bitmaps[0])).raw(&in_block(1, bitmaps[1])).raw(&[0; 3])
+    };
+    let nine: Vec<_> = (0..9).map(name).collect();
+    let found = decode::<Body>(&body(&nine, [&[0xff, 0], &[1, 1]]).0).unwrap();
+    assert_eq!(found.observations[0].rescues, nine[..8]);
+    assert_eq!(found.observations[1].rescues, [name(0), name(8)]);
+    refused::<Body>(&body(&nine, [&[0xff, 0], &[1, 0]]), RESCUES, "a name that no observation lists");
+    refused::<Body>(&body(&nine, [&[0xff, 1], &[0, 2]]), RESCUES, "a bit beyond the table");
+    refused::<Body>(&body(&[name(2), name(1)], [&[1], &[2]]), RESCUES, "not strictly ascending");
+    refused::<Body>(&body(&[name(1), name(1)], [&[1], &[2]]), RESCUES, "not strictly ascending");
+    let most = limits::MAX_RESCUES_PER_OBSERVATION;
+    let names: Vec<_> = (0..=most as u64).map(name).collect();
+    let mut all = vec![0xff; most / 8];
+    all.push(0);
+    let mut last = vec![0; most / 8];
+    last.push(1);
+    assert!(decode::<Body>(&body(&names, [&all, &last]).0).is_ok());
+    all[most / 8] = 1;
+    refused::<Body>(&body(&names, [&all, &last]), RESCUES, "more entries than its limit");
+}
+
+#[test]
+fn a_rescue_after_a_trade_or_out_of_its_place() {
+    let all = signed_actions();
+    let (rescue, later, trade) = (&all[0], &all[1], &all[9]);
+    let body = |actions: [&SignedAction; 3]| {
+        let raw = Raw::default().var(0).var(0).var(3);
+        actions.into_iter().fold(raw, |raw, action| raw.raw(&action.encode()))
+    };
+    assert!(decode::<Body>(&body([rescue, later, trade]).raw(&[0; 2]).0).is_ok());
     assert!(decode::<Body>(&body([rescue, trade, trade]).raw(&[0; 2]).0).is_ok());
-    refused::<Body>(&body([rescue, trade, rescue]), ACTIONS, "a rescue after a trade");
-    refused::<Body>(&body([trade, rescue, rescue]), ACTIONS, "a rescue after a trade");
+    refused::<Body>(&body([rescue, trade, later]), ACTIONS, "a rescue after a trade");
+    refused::<Body>(&body([trade, rescue, later]), ACTIONS, "a rescue after a trade");
+    refused::<Body>(&body([later, rescue, trade]), ACTIONS, "not strictly ascending");
+    refused::<Body>(&body([rescue, rescue, trade]), ACTIONS, "not strictly ascending");
+    for (own, next) in all.iter().zip(&all[1..]) {
+        let (own, next) = (own.rescue_order(), next.rescue_order());
+        assert!(next.is_none() || own < next, "deposits before transfers, and so on: {own:?} {next:?}");
+    }
 }
 
 #[test]
@@ -224,7 +271,7 @@ fn outcomes_out_of_order_or_too_many() {
         outcome: Outcome { height: Height(height), part, last: true, markets: vec![] },
     };
     let body = |outcomes: &[ZoneOutcome]| {
-        let raw = Raw::default().raw(&[0; 3]).var(outcomes.len() as u64);
+        let raw = Raw::default().raw(&[0; 4]).var(outcomes.len() as u64);
         outcomes.iter().fold(raw, |raw, own| raw.put(own.clone()))
     };
     let (a, b, c, d) = (own(0, 5, 0), own(0, 5, 1), own(0, 6, 0), own(1, 4, 0));
@@ -232,7 +279,7 @@ fn outcomes_out_of_order_or_too_many() {
     for wrong in [[&b, &a], [&c, &b], [&d, &c], [&a, &a]] {
         refused::<Body>(&body(&wrong.map(Clone::clone)), SETTLED, "not strictly ascending");
     }
-    let over = Raw::default().raw(&[0; 3]).var(limits::MAX_OUTCOMES_PER_BLOCK as u64 + 1);
+    let over = Raw::default().raw(&[0; 4]).var(limits::MAX_OUTCOMES_PER_BLOCK as u64 + 1);
     refused::<Body>(&over, SETTLED, "more entries than its limit");
     let mut most = most_outcomes();
     let markets = &mut most[0].outcome.markets;
@@ -259,8 +306,10 @@ fn orders_count_one_by_one_against_the_actions_of_a_block() {
         assert!(full.check().is_ok() && body(2).check().is_err());
         assert_eq!(decode::<Body>(&full.encode()).unwrap(), full);
         let count = full.actions.len() as u64;
-        let raw =
-            body(2).actions.iter().fold(Raw::default().var(0).var(count), |raw, one| raw.raw(&one.encode()));
+        let raw = body(2)
+            .actions
+            .iter()
+            .fold(Raw::default().var(0).var(0).var(count), |raw, one| raw.raw(&one.encode()));
         refused::<Body>(&raw, ACTIONS, "more entries than its limit");
     }
 }

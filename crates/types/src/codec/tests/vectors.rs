@@ -198,8 +198,8 @@ fn usual_actions() -> Vec<Action> {
         Action::Deposit { to: AccountId(7), amount: Atoms(300) },
         Action::Transfer { to: AccountId(300), amount: Atoms(1_000_000) },
         Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
-        Action::Close(usual_terms(Kind::Limit, true)),
         Action::CancelAll { market: Some(MarketId(2)), keep_reduce_only: true },
+        Action::Close(usual_terms(Kind::Limit, true)),
         Action::ScheduleCancel { at: Some(TimeMs(1_760_000_030_123)) },
         Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
         Action::SetMarginMode { market: MarketId(2), mode: MarginMode::Isolated },
@@ -299,7 +299,20 @@ pub(super) fn usual_observation(author: u16) -> Observation {
         seq: 81_234,
         time: TimeMs(1_760_000_000_123),
         prices: vec![(MarketId(0), report(6_543_210)), (MarketId(2), report(350_000))],
-        rescues: vec![RescueRef { account: AccountId(300), nonce: Nonce(12), digest: Digest(bytes(1)) }],
+        rescues: vec![
+            RescueRef {
+                account: AccountId(300),
+                nonce: Nonce(12),
+                expiry: Height(20_000),
+                digest: Digest(bytes(1)),
+            },
+            RescueRef {
+                account: AccountId(300 + u64::from(author)),
+                nonce: Nonce(13),
+                expiry: Height(20_000),
+                digest: Digest(bytes(2)),
+            },
+        ],
         outcomes: vec![OutcomeRef { zone: 2, height: 19_000, digest: Digest(bytes(33)) }],
         health: Health {},
         author: ValidatorId(author),
@@ -311,8 +324,13 @@ pub(super) fn largest_observation() -> Observation {
     let price = PriceTicks(limits::MAX_PRICE_TICKS);
     let report = PriceReport { low: price, high: price, spread: price, sources: limits::MAX_SOURCES };
     let first = u16::MAX - (limits::MAX_MARKETS as u16 - 1);
-    let rescue =
-        RescueRef { account: AccountId(u64::MAX), nonce: Nonce(u64::MAX), digest: Digest([0xff; 32]) };
+    // As large as the first of them, and none twice.
+    let rescue = |place: usize| {
+        let mut digest = Digest([0xff; 32]);
+        digest.0[31] = place as u8;
+        let (nonce, expiry) = (Nonce(u64::MAX), Height(u64::MAX));
+        RescueRef { account: AccountId(u64::MAX), nonce, expiry, digest }
+    };
     let outcome = OutcomeRef { zone: u16::MAX, height: u64::MAX, digest: Digest([0xff; 32]) };
     Observation {
         chain: ChainId(u64::MAX),
@@ -321,7 +339,7 @@ pub(super) fn largest_observation() -> Observation {
         seq: u64::MAX,
         time: TimeMs(u64::MAX),
         prices: (first..=u16::MAX).map(|market| (MarketId(market), report)).collect(),
-        rescues: vec![rescue; limits::MAX_RESCUES_PER_OBSERVATION],
+        rescues: (0..limits::MAX_RESCUES_PER_OBSERVATION).map(rescue).collect(),
         outcomes: vec![outcome; limits::MAX_OUTCOMES_PER_OBSERVATION],
         health: Health {},
         author: ValidatorId(u16::MAX),
@@ -442,7 +460,11 @@ pub(super) fn most_outcomes() -> Vec<ZoneOutcome> {
 pub(super) fn largest_body() -> Body {
     let first = u16::MAX - (limits::MAX_VALIDATORS as u16 - 1);
     let observations = (first..=u16::MAX)
-        .map(|author| Observation { author: ValidatorId(author), ..largest_observation() })
+        .map(|author| {
+            let mut own = Observation { author: ValidatorId(author), ..largest_observation() };
+            own.rescues.iter_mut().for_each(|name| name.digest.0[30] = author as u8);
+            own
+        })
         .collect();
     Body {
         observations,
