@@ -5,7 +5,7 @@ use crate::{
     Band, Cut, CutReason, End, EndReason, Fill, Inbox, InboxError, Kind, MarketOutcome, Name, OnCross, Order,
     OrderId, Outcome, Reference, Request, Slide, Terms,
     auction::{Clearing, allocate, clear, lottery},
-    book::{At, Book, Handle, PriceLevel},
+    book::{At, Book, Owned, OwnerNumber, PriceLevel, Reach},
     limits::{MAX_ORDERS_PER_ACCOUNT, MAX_ORDERS_PER_MARKET},
 };
 use seawall_types::{
@@ -153,11 +153,11 @@ impl Zone {
         for order in accepted {
             if let Some(book) = zone.books.get_mut(&order.terms.market) {
                 let owner = book.owner(order.account);
-                let handle = book.hold(order, owner);
-                if let Some(at) = book.open(&handle) {
-                    book.list(at, order.terms.limit);
-                }
+                book.hold(order, owner);
             }
+        }
+        for book in zone.books.values_mut() {
+            book.list(|_, _, order| Some(order.terms.limit));
         }
         Ok(zone)
     }
@@ -172,21 +172,20 @@ impl Zone {
         self.height
     }
 
-    /// Every open order, by market and id.
+    /// Every open order, by market and id, for which they are sorted.
     pub fn orders(&self) -> impl Iterator<Item = &Order> {
         self.books.values().flat_map(Book::orders)
     }
 
-    /// An open order.
+    /// An open order, for which all of its market are looked through.
     pub fn order(&self, market: MarketId, id: OrderId) -> Option<&Order> {
-        let book = self.books.get(&market)?;
-        book.at(id).map(|at| book.order(at))
+        self.books.get(&market)?.get(id)
     }
 
     /// The open orders of an account in one market, oldest first.
     pub fn orders_of(&self, market: MarketId, account: AccountId) -> impl Iterator<Item = &Order> {
-        let own = move |book| Book::of(book, account).map(|at| book.order(at));
-        self.books.get(&market).into_iter().flat_map(own)
+        let book = self.books.get(&market).and_then(|book| Some((book, book.owner(account)?)));
+        book.into_iter().flat_map(|(book, owner)| book.of(owner).iter().map(|own| book.order(own.at())))
     }
 
     /// The best price levels of a market, at most `depth` on either side.
@@ -265,9 +264,7 @@ struct Round<'a> {
     cap: usize,
     height: Height,
     salt: &'a [u8; 32],
-    /// Orders that came in with this inbox, by id. Some of them have ended.
-    fresh: Vec<Handle>,
-    /// Some of them are post-only.
+    /// Some orders that came in with this inbox are post-only.
     judges: bool,
     fills: Vec<Fill>,
     cuts: BTreeMap<(OrderId, CutReason), Lots>,
@@ -283,7 +280,6 @@ impl<'a> Round<'a> {
             cap,
             height: inbox.height,
             salt: &inbox.salt,
-            fresh: Vec::new(),
             judges: false,
             fills: Vec::new(),
             cuts: BTreeMap::new(),
@@ -299,8 +295,8 @@ impl<'a> Round<'a> {
 
     /// An order of the book ends.
     fn end(&mut self, at: At, reason: EndReason) {
-        let order = self.book.remove(at);
-        self.note(order.id, reason, order.terms.lots);
+        let (id, lots) = self.book.remove(at);
+        self.note(id, reason, lots);
     }
 
     /// An order loses lots; with all of them it ends.
@@ -322,7 +318,8 @@ impl<'a> Round<'a> {
 
     /// The account's order of this name, unless it is a liquidation close.
     fn find(&self, account: AccountId, name: Name) -> Option<At> {
-        self.book.find(account, name).filter(|at| self.book.order(*at).terms.kind != Kind::Liquidation)
+        let at = self.book.find(self.book.owner(account)?, name)?;
+        Some(at).filter(|at| self.book.order(*at).terms.kind != Kind::Liquidation)
     }
 
     fn enter(&mut self, id: OrderId, account: AccountId, request: &Request) {
@@ -334,11 +331,14 @@ impl<'a> Round<'a> {
                 }
             }
             Request::CancelAll { keep_reduce_only, .. } => {
+                let Some(owner) = self.book.owner(account) else { return };
                 let leaves = |at: &At| {
                     let terms = &self.book.order(*at).terms;
                     terms.kind != Kind::Liquidation && !(keep_reduce_only && terms.reduce_only)
                 };
-                let leaving: Vec<_> = self.book.of(account).filter(leaves).collect();
+                // Newest first, so that those that are left do not move up once for each.
+                let own = self.book.of(owner).iter().rev().map(Owned::at);
+                let leaving: Vec<_> = own.filter(leaves).collect();
                 leaving.into_iter().for_each(|at| self.end(at, EndReason::Cancelled));
             }
             Request::Modify { order, limit, lots, .. } => {
@@ -366,13 +366,14 @@ impl<'a> Round<'a> {
 
     fn place(&mut self, order: Order) {
         let Order { id, account, terms } = order;
-        let named = |cloid| self.book.find(account, Name::Cloid(cloid)).is_some();
         let owner = self.book.owner(account);
+        let alike = owner.map_or(0, |owner| self.book.alike(owner, terms.kind));
+        let named = |cloid| owner.is_some_and(|owner| self.book.find(owner, Name::Cloid(cloid)).is_some());
         let refused = if terms.good_til.is_some_and(|good_til| good_til < self.height) {
             Some(EndReason::Expired)
         } else if terms.lots < self.params.min_lots && !terms.closes() {
             Some(EndReason::BelowMinimum)
-        } else if self.book.alike(owner, terms.kind) >= self.cap {
+        } else if alike >= self.cap {
             Some(EndReason::TooManyOpen)
         } else if terms.cloid.is_some_and(named) {
             Some(EndReason::DuplicateCloid)
@@ -382,8 +383,7 @@ impl<'a> Round<'a> {
         match refused {
             Some(reason) => self.note(id, reason, terms.lots),
             None => {
-                let handle = self.book.hold(order, owner);
-                self.fresh.push(handle);
+                self.book.hold(order, owner);
                 self.judges |= matches!(terms.kind, Kind::PostOnly(_));
             }
         }
@@ -399,18 +399,14 @@ impl<'a> Round<'a> {
         level.map(|(price, _)| price)
     }
 
-    /// Orders of this inbox that are open.
-    fn fresh(&self) -> Vec<At> {
-        self.fresh.iter().filter_map(|handle| self.book.open(handle)).collect()
-    }
-
     /// Cancels or slides new post-only orders that would take.
     fn judge_post_only(&mut self, reference: Option<&Reference>) {
         if !self.judges {
             return;
         }
         let (bid, ask) = (self.best(Side::Buy, reference), self.best(Side::Sell, reference));
-        for at in self.fresh() {
+        let waiting: Vec<_> = self.book.waiting().collect();
+        for at in waiting {
             let Order { id, terms, .. } = *self.book.order(at);
             let Kind::PostOnly(on_cross) = terms.kind else { continue };
             let best = match terms.side {
@@ -436,7 +432,7 @@ impl<'a> Round<'a> {
         if self.book.len() <= self.params.max_orders {
             return;
         }
-        let mut fresh = self.fresh();
+        let mut fresh: Vec<_> = self.book.waiting().collect();
         let room = self.params.max_orders.saturating_sub(self.book.len() - fresh.len());
         fresh.retain(|at| !self.book.order(*at).terms.kind.is_immediate());
         if fresh.len() > room {
@@ -452,23 +448,29 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Lists the new orders that take part, and ends immediate ones that cannot. Returns those that are listed.
-    fn list(&mut self, reference: Option<&Reference>) -> Vec<At> {
-        let mut listed = self.fresh();
-        listed.retain(|at| {
-            let Order { id, terms, .. } = self.book.order(*at);
-            let limit = if !terms.kind.is_immediate() {
-                let slid = if self.slides.is_empty() { None } else { self.slides.get(id) };
-                Some(slid.copied().unwrap_or(terms.limit))
+    /// Lists the new orders that take part, and ends immediate ones that cannot.
+    fn list(&mut self, reference: Option<&Reference>) -> Listed {
+        let mut listed = Listed::default();
+        let slides = &self.slides;
+        self.book.list(|at, owner, Order { id, terms, .. }| {
+            let immediate = terms.kind.is_immediate();
+            let limit = if immediate {
+                tightened(terms, reference?)?
+            } else if slides.is_empty() {
+                terms.limit
             } else {
-                reference.and_then(|reference| tightened(terms, reference))
+                slides.get(id).copied().unwrap_or(terms.limit)
             };
-            match limit {
-                Some(limit) => self.book.list(*at, limit),
-                None => self.end(*at, EndReason::IocRemainder),
+            if immediate {
+                listed.immediate.push(at);
             }
-            limit.is_some()
+            if reference.is_some_and(|reference| reference.band.contains(limit)) {
+                listed.inside.push((owner, Reach::new(terms.side, limit)));
+            }
+            Some(limit)
         });
+        let left: Vec<_> = self.book.waiting().collect();
+        left.into_iter().rev().for_each(|at| self.end(at, EndReason::IocRemainder));
         listed
     }
 
@@ -479,16 +481,16 @@ impl<'a> Round<'a> {
         let listed = self.list(reference);
         let mut price = None;
         if let Some(reference) = reference {
-            for account in self.suspects(&listed, carried, reference) {
-                self.uncross(account, reference);
+            for owner in self.suspects(&listed.inside, carried, reference) {
+                self.uncross(owner, reference);
             }
             if let Some(clearing) = clear(self.book, reference) {
                 price = Some(clearing.price);
                 self.trade(clearing, reference);
             }
         }
-        for at in self.fresh() {
-            if self.book.order(at).terms.kind.is_immediate() {
+        for at in listed.immediate {
+            if self.book.is_open(at) {
                 self.end(at, EndReason::IocRemainder);
             }
         }
@@ -506,54 +508,45 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Accounts that may cross themselves, in no order that matters. `carried` are the best bid and ask that were
-    /// carried over.
+    /// Accounts that may cross themselves, in no order that matters. `new` are the new orders inside the band, `carried`
+    /// the best bid and ask that were carried over.
     ///
     /// Who crosses itself with a new order reaches what was carried over, or another new order of its own. If what was
     /// carried over crosses (the band has moved, or there was no auction), everybody with bids there is one, too.
     fn suspects(
         &self,
-        listed: &[At],
+        new: &[(OwnerNumber, Reach)],
         carried: [Option<PriceTicks>; 2],
         reference: &Reference,
-    ) -> Vec<AccountId> {
+    ) -> Vec<OwnerNumber> {
         let [bid, ask] = carried;
-        let takes_part = |order: &&Order| reference.band.contains(order.terms.limit);
-        let new = || listed.iter().map(|at| self.book.order(*at)).filter(takes_part);
-        let (mut new_bid, mut new_ask) = (None, None);
-        for order in new() {
-            match order.terms.side {
-                Side::Buy => new_bid = new_bid.max(Some(order.terms.limit)),
-                Side::Sell => new_ask = least(new_ask, order.terms.limit),
-            }
-        }
+        let best = Best::of(new.iter().map(|(_, reach)| *reach));
         // Who reaches what was carried over, and who reaches somebody's new order.
         let (mut far, mut near) = (Vec::new(), Vec::new());
-        for Order { account, terms, .. } in new() {
-            let (old, new) = match terms.side {
-                Side::Buy => (ask, new_ask),
-                Side::Sell => (bid, new_bid),
+        for (owner, reach) in new {
+            let reaches = |bid: Option<PriceTicks>, ask: Option<PriceTicks>| match reach.side() {
+                Side::Buy => ask.is_some_and(|ask| ask <= reach.limit()),
+                Side::Sell => bid.is_some_and(|bid| reach.limit() <= bid),
             };
-            let reaches = |best: Option<PriceTicks>| best.is_some_and(|best| terms.accepts(best));
-            if reaches(old) {
-                far.push(*account);
-            } else if reaches(new) {
-                near.push(*account);
+            if reaches(bid, ask) {
+                far.push(*owner);
+            } else if reaches(best.bid, best.ask) {
+                near.push(*owner);
             }
         }
         near.sort_unstable();
         near.dedup();
-        far.extend(near.into_iter().filter(|account| {
-            let own = self.book.of(*account).rev().map(|at| self.book.order(at));
-            let new = own.take_while(|order| order.id.height == self.height);
-            crossing(new.map(|order| &order.terms), reference).is_some()
+        far.extend(near.into_iter().filter(|owner| {
+            let own = self.book.of(*owner).iter().rev();
+            let new = own.take_while(|own| own.id().height == self.height);
+            Best::of(inside(new, reference)).crossing().is_some()
         }));
         if let (Some(bid), Some(ask)) = (bid, ask)
             && ask <= bid
         {
             let crossing = self.book.levels(Side::Buy, Some(Band { low: ask, high: bid }));
-            let crossing = crossing.flat_map(|(_, level)| self.book.queue(level));
-            far.extend(crossing.map(|at| self.book.order(at).account));
+            let crossing = crossing.flat_map(|(_, level)| level.queue());
+            far.extend(crossing.map(|at| self.book.owner_of(at)));
         }
         far.sort_unstable();
         far.dedup();
@@ -561,26 +554,28 @@ impl<'a> Round<'a> {
     }
 
     /// Cancels what of an account's orders crosses other orders of it.
-    fn uncross(&mut self, account: AccountId, reference: &Reference) {
-        let terms = self.book.of(account).map(|at| &self.book.order(at).terms);
-        let Some((ask, bid)) = crossing(terms, reference) else { return };
+    fn uncross(&mut self, owner: OwnerNumber, reference: &Reference) {
+        let own = self.book.of(owner);
+        let Some((ask, bid)) = Best::of(inside(own.iter(), reference)).crossing() else { return };
         // Its orders that reach the best of its other side, newest first. Nothing else of it crosses anything.
         let mut sides: [Vec<Own>; 2] = [Vec::new(), Vec::new()];
         // The best limits of its liquidation closes.
-        let (mut close_bid, mut close_ask) = (None, None);
-        for at in self.book.of(account).rev() {
-            let Order { id, terms, .. } = self.book.order(at);
-            let (limit, lots) = (terms.limit, terms.lots);
-            if !reference.band.contains(limit) {
+        let mut closes = Best::default();
+        for owned in own.iter().rev().filter(|own| reference.band.contains(own.reach().limit())) {
+            let (reach, id, at) = (owned.reach(), owned.id(), owned.at());
+            let limit = reach.limit();
+            let reaches = match reach.side() {
+                Side::Buy => limit >= ask,
+                Side::Sell => limit <= bid,
+            };
+            if !reaches {
                 continue;
             }
-            let close = terms.kind == Kind::Liquidation;
-            match terms.side {
-                Side::Buy if close => close_bid = close_bid.max(Some(limit)),
-                Side::Sell if close => close_ask = least(close_ask, limit),
-                Side::Buy if limit >= ask => sides[0].push(Own { id: *id, at, limit, open: lots, lots }),
-                Side::Sell if limit <= bid => sides[1].push(Own { id: *id, at, limit, open: lots, lots }),
-                _ => {}
+            let Terms { side, kind, lots, .. } = self.book.order(at).terms;
+            if kind == Kind::Liquidation {
+                closes.add(reach);
+            } else {
+                sides[usize::from(side == Side::Sell)].push(Own { id, at, limit, open: lots, lots });
             }
         }
         let [bids, asks] = &mut sides;
@@ -593,8 +588,8 @@ impl<'a> Round<'a> {
                 !crosses
             });
         };
-        yields(bids, &|limit| close_ask.is_some_and(|close| close <= limit));
-        yields(asks, &|limit| close_bid.is_some_and(|close| limit <= close));
+        yields(bids, &|limit| closes.ask.is_some_and(|close| close <= limit));
+        yields(asks, &|limit| closes.bid.is_some_and(|close| limit <= close));
         let (mut bid, mut ask) = (0, 0);
         while let (Some(newest_bid), Some(newest_ask)) = (bids.get_mut(bid), asks.get_mut(ask)) {
             if newest_bid.lots == Lots::ZERO {
@@ -630,6 +625,15 @@ impl<'a> Round<'a> {
             }
         }
     }
+}
+
+/// What a round has listed.
+#[derive(Default)]
+struct Listed {
+    /// Immediate orders, by ascending id.
+    immediate: Vec<At>,
+    /// Orders inside the band: whose they are, and how far they reach.
+    inside: Vec<(OwnerNumber, Reach)>,
 }
 
 /// Sorts records by the ids that they have, none twice.
@@ -675,23 +679,37 @@ impl Own {
     }
 }
 
-fn least(one: Option<PriceTicks>, other: PriceTicks) -> Option<PriceTicks> {
-    Some(one.map_or(other, |one| one.min(other)))
+/// The best limits of some orders.
+#[derive(Clone, Copy, Default)]
+struct Best {
+    bid: Option<PriceTicks>,
+    ask: Option<PriceTicks>,
 }
 
-/// The best ask and the best bid among orders of one account, of those that take part, if they cross.
-fn crossing<'a>(
-    orders: impl Iterator<Item = &'a Terms>,
-    reference: &Reference,
-) -> Option<(PriceTicks, PriceTicks)> {
-    let (mut bid, mut ask) = (None, None);
-    for terms in orders.filter(|terms| reference.band.contains(terms.limit)) {
-        match terms.side {
-            Side::Buy => bid = bid.max(Some(terms.limit)),
-            Side::Sell => ask = least(ask, terms.limit),
+impl Best {
+    fn of(orders: impl Iterator<Item = Reach>) -> Self {
+        let mut best = Self::default();
+        orders.for_each(|reach| best.add(reach));
+        best
+    }
+
+    fn add(&mut self, reach: Reach) {
+        let limit = reach.limit();
+        match reach.side() {
+            Side::Buy => self.bid = self.bid.max(Some(limit)),
+            Side::Sell => self.ask = Some(self.ask.map_or(limit, |ask| ask.min(limit))),
         }
     }
-    ask.zip(bid).filter(|(ask, bid)| ask <= bid)
+
+    /// Ask and bid, if they cross.
+    fn crossing(self) -> Option<(PriceTicks, PriceTicks)> {
+        self.ask.zip(self.bid).filter(|(ask, bid)| ask <= bid)
+    }
+}
+
+/// Those of an account's orders that take part.
+fn inside<'a>(orders: impl Iterator<Item = &'a Owned>, reference: &Reference) -> impl Iterator<Item = Reach> {
+    orders.map(Owned::reach).filter(|reach| reference.band.contains(reach.limit()))
 }
 
 /// The limit of an immediate order inside the band; `None` if it cannot trade there.
