@@ -192,16 +192,21 @@ struct Owner {
     /// How many of them are of these kinds.
     iocs: u32,
     closes: u32,
+    /// See [`Book::mark`].
+    marked: Height,
 }
 
 impl Owner {
     const fn new(account: AccountId) -> Self {
-        Self { account, orders: Vec::new(), cloids: Vec::new(), iocs: 0, closes: 0 }
+        Self { account, orders: Vec::new(), cloids: Vec::new(), iocs: 0, closes: 0, marked: Height(0) }
     }
 
     /// Where an id is among its orders, or would be.
     fn place(&self, id: OrderId) -> usize {
-        self.orders.partition_point(|own| (own.height, own.index) < (id.height, id.index))
+        // One comparison of wide integers is less than two of their parts.
+        let key = |height: Height, index: u32| u128::from(height.0) << 64 | u128::from(index);
+        let key_of_id = key(id.height, id.index);
+        self.orders.partition_point(|own| key(own.height, own.index) < key_of_id)
     }
 
     fn get(&self, id: OrderId) -> Option<At> {
@@ -313,7 +318,33 @@ impl PriceLevel {
     }
 }
 
-type Levels = Shelf<PriceTicks, PriceLevel>;
+/// The levels of a side.
+#[derive(Clone, Debug, Default)]
+struct Levels {
+    shelf: Shelf<PriceTicks, PriceLevel>,
+    /// Numbers of levels that were found, by the last digits of their prices: prices that are in use at a time are
+    /// mostly close to each other, and then none of them is searched for twice.
+    found: Vec<u32>,
+}
+
+impl Levels {
+    /// How many numbers are remembered: a power of two, so that a price has as many last digits.
+    const FOUND: usize = 512;
+
+    fn number(&mut self, price: PriceTicks) -> u32 {
+        let Self { shelf, found } = self;
+        if found.is_empty() {
+            found.resize(Self::FOUND, 0);
+        }
+        let found = &mut found[price.0 as usize % Self::FOUND];
+        match shelf.values.get(*found as usize) {
+            // A number that is free has a level without orders.
+            Some((known, level)) if *known == price && level.len() > 0 => {}
+            _ => *found = shelf.number(price),
+        }
+        *found
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
@@ -393,17 +424,17 @@ impl Book {
         self.slots[at.index()].owner != FREE
     }
 
-    const fn side(&self, side: Side) -> &Levels {
+    const fn side(&self, side: Side) -> &Shelf<PriceTicks, PriceLevel> {
         match side {
-            Side::Buy => &self.bids,
-            Side::Sell => &self.asks,
+            Side::Buy => &self.bids.shelf,
+            Side::Sell => &self.asks.shelf,
         }
     }
 
-    const fn side_mut(&mut self, side: Side) -> &mut Levels {
+    const fn side_mut(&mut self, side: Side) -> &mut Shelf<PriceTicks, PriceLevel> {
         match side {
-            Side::Buy => &mut self.bids,
-            Side::Sell => &mut self.asks,
+            Side::Buy => &mut self.bids.shelf,
+            Side::Sell => &mut self.asks.shelf,
         }
     }
 
@@ -431,6 +462,11 @@ impl Book {
     /// Orders of an account, oldest first.
     pub fn of(&self, owner: OwnerNumber) -> &[Owned] {
         &self.owners.at(owner).orders
+    }
+
+    /// Marks an account at a height. Says whether it was not yet.
+    pub fn mark(&mut self, owner: OwnerNumber, height: Height) -> bool {
+        core::mem::replace(&mut self.owners.at_mut(owner).marked, height) != height
     }
 
     /// How many orders of an account count for the same cap as one of this kind: those that rest, or the IOCs of
@@ -466,9 +502,8 @@ impl Book {
 
     /// Takes in a new order, younger than all others, to wait. `owner` is the number of its account, if that has
     /// orders.
-    pub fn hold(&mut self, order: Order, owner: Option<OwnerNumber>) -> At {
-        let Order { id, account, terms } = order;
-        let Terms { side, limit, kind, good_til, cloid, .. } = terms;
+    pub fn hold(&mut self, id: OrderId, account: AccountId, terms: &Terms, owner: Option<OwnerNumber>) {
+        let Terms { side, limit, kind, good_til, cloid, .. } = *terms;
         let at = self.free.pop().unwrap_or(At(self.slots.len() as u32));
         let number = owner.unwrap_or_else(|| self.owners.insert(account));
         let owner = self.owners.at_mut(number);
@@ -491,12 +526,12 @@ impl Book {
             None => Place(0),
         };
         let place = self.waiting.add(at);
+        let order = Order { id, account, terms: *terms };
         let slot = Slot { order, owner: number.0, level: WAITING, place, due };
         match self.slots.get_mut(at.index()) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        at
     }
 
     /// Lists the orders that wait, by ascending id, each at the limit that is said for it. Those for which there is none
@@ -509,19 +544,19 @@ impl Book {
                 slot.place = self.waiting.add(at);
                 continue;
             };
-            let Order { id, terms, .. } = &mut slot.order;
+            let terms = &mut slot.order.terms;
             if limit != terms.limit {
                 terms.limit = limit;
                 let owner = self.owners.at_mut(OwnerNumber(slot.owner));
-                let place = owner.place(*id);
-                owner.orders[place].reach = Reach::new(terms.side, limit);
+                let own = owner.place(slot.order.id);
+                owner.orders[own].reach = Reach::new(terms.side, limit);
             }
             let levels = match terms.side {
                 Side::Buy => &mut self.bids,
                 Side::Sell => &mut self.asks,
             };
             slot.level = levels.number(limit);
-            let level = levels.at_mut(slot.level);
+            let level = levels.shelf.at_mut(slot.level);
             level.lots += terms.lots;
             slot.place = level.list(terms.kind).add(at);
         }
@@ -547,8 +582,11 @@ impl Book {
         free.push(at);
 
         let owner = owners.at_mut(number);
-        let own = owner.place(id);
-        owner.orders.remove(own);
+        match owner.orders.last() {
+            // Immediate orders are the newest.
+            Some(newest) if newest.at == at => drop(owner.orders.pop()),
+            _ => drop(owner.orders.remove(owner.place(id))),
+        }
         match kind {
             Kind::Ioc => owner.iocs -= 1,
             Kind::Liquidation => owner.closes -= 1,
@@ -578,11 +616,11 @@ impl Book {
                 Side::Buy => bids,
                 Side::Sell => asks,
             };
-            let own = levels.at_mut(level);
+            let own = levels.shelf.at_mut(level);
             own.lots -= lots;
             own.list(kind).take_off(place, moved);
             if own.len() == 0 {
-                levels.remove(level);
+                levels.shelf.remove(level);
             }
         }
         (id, lots)

@@ -153,7 +153,7 @@ impl Zone {
         for order in accepted {
             if let Some(book) = zone.books.get_mut(&order.terms.market) {
                 let owner = book.owner(order.account);
-                book.hold(order, owner);
+                book.hold(order.id, order.account, &order.terms, owner);
             }
         }
         for book in zone.books.values_mut() {
@@ -217,34 +217,39 @@ impl Zone {
         if inbox.height <= self.height {
             return Err(InboxError::Height { height: inbox.height, applied: self.height });
         }
-        inbox.check()?;
-        let named = inbox.references.keys().copied();
-        for market in named.chain(inbox.entries.values().filter_map(|entry| entry.request.market())) {
-            if !self.books.contains_key(&market) {
-                return Err(InboxError::UnknownMarket(market));
+        let unknown = |market: &MarketId| !self.books.contains_key(market);
+        let (mut last, mut wrong) = (None, inbox.references.keys().copied().find(unknown));
+        inbox.check_and(|entry| {
+            let market = entry.request.market();
+            if market != last {
+                wrong = wrong.or(market.filter(unknown));
+                last = market;
             }
+        })?;
+        if let Some(market) = wrong {
+            return Err(InboxError::UnknownMarket(market));
         }
 
         self.height = inbox.height;
         let cap = self.params.max_orders_per_account;
-        let mut rounds: BTreeMap<MarketId, Round> = BTreeMap::new();
+        let mut rounds: Vec<(MarketId, Round)> = Vec::new();
         for (market, book) in &mut self.books {
             if let Some(params) = self.params.markets.get(market) {
                 let mut round = Round::new(book, *params, cap, inbox);
                 round.expire();
-                rounds.insert(*market, round);
+                rounds.push((*market, round));
             }
         }
         for (index, entry) in &inbox.entries {
             let id = OrderId { height: inbox.height, index: *index };
             match entry.request.market() {
                 Some(market) => {
-                    if let Some(round) = rounds.get_mut(&market) {
-                        round.enter(id, entry.account, &entry.request);
+                    if let Ok(place) = rounds.binary_search_by_key(&market, |(market, _)| *market) {
+                        rounds[place].1.enter(id, entry.account, &entry.request);
                     }
                 }
                 None => {
-                    rounds.values_mut().for_each(|round| round.enter(id, entry.account, &entry.request));
+                    rounds.iter_mut().for_each(|(_, round)| round.enter(id, entry.account, &entry.request));
                 }
             }
         }
@@ -267,13 +272,14 @@ struct Round<'a> {
     /// Some orders that came in with this inbox are post-only.
     judges: bool,
     fills: Vec<Fill>,
-    cuts: BTreeMap<(OrderId, CutReason), Lots>,
+    /// Maybe several of an order for one reason.
+    cuts: Vec<Cut>,
     ends: Vec<End>,
     slides: BTreeMap<OrderId, PriceTicks>,
 }
 
 impl<'a> Round<'a> {
-    const fn new(book: &'a mut Book, params: MarketParams, cap: usize, inbox: &'a Inbox) -> Self {
+    fn new(book: &'a mut Book, params: MarketParams, cap: usize, inbox: &'a Inbox) -> Self {
         Self {
             book,
             params,
@@ -282,8 +288,8 @@ impl<'a> Round<'a> {
             salt: &inbox.salt,
             judges: false,
             fills: Vec::new(),
-            cuts: BTreeMap::new(),
-            ends: Vec::new(),
+            cuts: Vec::new(),
+            ends: Vec::with_capacity(inbox.entries.len()),
             slides: BTreeMap::new(),
         }
     }
@@ -301,12 +307,12 @@ impl<'a> Round<'a> {
 
     /// An order loses lots; with all of them it ends.
     fn cut(&mut self, at: At, lots: Lots, reason: CutReason, end: EndReason) {
-        let Order { id, terms, .. } = *self.book.order(at);
+        let Order { id, terms, .. } = self.book.order(at);
         if lots >= terms.lots {
             self.end(at, end);
         } else if lots > Lots::ZERO {
+            self.cuts.push(Cut { order: *id, reason, lots });
             self.book.take(at, lots);
-            *self.cuts.entry((id, reason)).or_default() += lots;
         }
     }
 
@@ -324,7 +330,7 @@ impl<'a> Round<'a> {
 
     fn enter(&mut self, id: OrderId, account: AccountId, request: &Request) {
         match *request {
-            Request::Place(terms) => self.place(Order { id, account, terms }),
+            Request::Place(ref terms) => self.place(id, account, terms),
             Request::Cancel { order, .. } => {
                 if let Some(at) = self.find(account, order) {
                     self.end(at, EndReason::Cancelled);
@@ -353,7 +359,7 @@ impl<'a> Round<'a> {
                     self.cut(at, old.lots - lots, CutReason::Modified, EndReason::Cancelled);
                 } else {
                     self.end(at, EndReason::Replaced);
-                    self.place(Order { id, account, terms: Terms { limit, lots, ..old } });
+                    self.place(id, account, &Terms { limit, lots, ..old });
                 }
             }
             Request::Reduce { order, by, .. } => {
@@ -364,8 +370,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn place(&mut self, order: Order) {
-        let Order { id, account, terms } = order;
+    fn place(&mut self, id: OrderId, account: AccountId, terms: &Terms) {
         let owner = self.book.owner(account);
         let alike = owner.map_or(0, |owner| self.book.alike(owner, terms.kind));
         let named = |cloid| owner.is_some_and(|owner| self.book.find(owner, Name::Cloid(cloid)).is_some());
@@ -383,20 +388,20 @@ impl<'a> Round<'a> {
         match refused {
             Some(reason) => self.note(id, reason, terms.lots),
             None => {
-                self.book.hold(order, owner);
+                self.book.hold(id, account, terms, owner);
                 self.judges |= matches!(terms.kind, Kind::PostOnly(_));
             }
         }
     }
 
-    /// The best listed order of a side that takes part. Before new ones are listed, of what was carried over.
-    fn best(&self, side: Side, reference: Option<&Reference>) -> Option<PriceTicks> {
-        let mut inside = self.book.levels(side, reference.map(|reference| reference.band));
-        let level = match side {
-            Side::Buy => inside.next_back(),
-            Side::Sell => inside.next(),
-        };
-        level.map(|(price, _)| price)
+    /// The best listed orders that take part. Before new ones are listed, of what was carried over.
+    fn best(&self, reference: Option<&Reference>) -> Best {
+        let inside = |side| self.book.levels(side, reference.map(|reference| reference.band));
+        let (bid, ask) = (inside(Side::Buy).next_back(), inside(Side::Sell).next());
+        Best {
+            bid: bid.map_or(Best::NONE.bid, |(price, _)| price),
+            ask: ask.map_or(Best::NONE.ask, |(price, _)| price),
+        }
     }
 
     /// Cancels or slides new post-only orders that would take.
@@ -404,19 +409,17 @@ impl<'a> Round<'a> {
         if !self.judges {
             return;
         }
-        let (bid, ask) = (self.best(Side::Buy, reference), self.best(Side::Sell, reference));
+        let carried = self.best(reference);
         let waiting: Vec<_> = self.book.waiting().collect();
         for at in waiting {
             let Order { id, terms, .. } = *self.book.order(at);
             let Kind::PostOnly(on_cross) = terms.kind else { continue };
-            let best = match terms.side {
-                Side::Buy => ask,
-                Side::Sell => bid,
-            };
-            let Some(best) = best.filter(|best| terms.accepts(*best)) else { continue };
+            if !carried.is_reached(Reach::new(terms.side, terms.limit)) {
+                continue;
+            }
             let behind = match terms.side {
-                Side::Buy => best.0 - 1,
-                Side::Sell => best.0 + 1,
+                Side::Buy => carried.ask.0 - 1,
+                Side::Sell => carried.bid.0 + 1,
             };
             let slid = PriceTicks(behind);
             if on_cross == OnCross::Slide && (Terms { limit: slid, ..terms }).is_valid() {
@@ -450,7 +453,8 @@ impl<'a> Round<'a> {
 
     /// Lists the new orders that take part, and ends immediate ones that cannot.
     fn list(&mut self, reference: Option<&Reference>) -> Listed {
-        let mut listed = Listed::default();
+        let mut listed =
+            Listed { immediate: Vec::new(), inside: Vec::with_capacity(self.book.waiting().count()) };
         let slides = &self.slides;
         self.book.list(|at, owner, Order { id, terms, .. }| {
             let immediate = terms.kind.is_immediate();
@@ -477,12 +481,13 @@ impl<'a> Round<'a> {
     fn close(mut self, market: MarketId, reference: Option<&Reference>) -> MarketOutcome {
         self.judge_post_only(reference);
         self.make_room();
-        let carried = [Side::Buy, Side::Sell].map(|side| self.best(side, reference));
+        let carried = self.best(reference);
         let listed = self.list(reference);
         let mut price = None;
         if let Some(reference) = reference {
+            let mut sides = [Vec::new(), Vec::new()];
             for owner in self.suspects(&listed.inside, carried, reference) {
-                self.uncross(owner, reference);
+                self.uncross(owner, reference, &mut sides);
             }
             if let Some(clearing) = clear(self.book, reference) {
                 price = Some(clearing.price);
@@ -494,15 +499,24 @@ impl<'a> Round<'a> {
                 self.end(at, EndReason::IocRemainder);
             }
         }
-        let Self { mut fills, cuts, mut ends, slides, .. } = self;
-        sort_by_id(&mut fills, |fill| fill.order);
+        let Self { fills, mut cuts, mut ends, slides, .. } = self;
+        sort_by_id(&mut cuts, |cut| cut.order);
+        cuts.chunk_by_mut(|one, other| one.order == other.order)
+            .for_each(|own| own.sort_by_key(|cut| cut.reason));
+        cuts.dedup_by(|later, cut| {
+            let same = (later.order, later.reason) == (cut.order, cut.reason);
+            if same {
+                cut.lots += later.lots;
+            }
+            same
+        });
         sort_by_id(&mut ends, |end| end.order);
         debug_assert!(ends.is_sorted_by(|one, other| one.order < other.order), "an order ends twice");
         MarketOutcome {
             market,
             price,
             fills,
-            cuts: cuts.into_iter().map(|((order, reason), lots)| Cut { order, reason, lots }).collect(),
+            cuts,
             ends,
             slides: slides.into_iter().map(|(order, limit)| Slide { order, limit }).collect(),
         }
@@ -514,82 +528,77 @@ impl<'a> Round<'a> {
     /// Who crosses itself with a new order reaches what was carried over, or another new order of its own. If what was
     /// carried over crosses (the band has moved, or there was no auction), everybody with bids there is one, too.
     fn suspects(
-        &self,
+        &mut self,
         new: &[(OwnerNumber, Reach)],
-        carried: [Option<PriceTicks>; 2],
+        carried: Best,
         reference: &Reference,
     ) -> Vec<OwnerNumber> {
-        let [bid, ask] = carried;
         let best = Best::of(new.iter().map(|(_, reach)| *reach));
         // Who reaches what was carried over, and who reaches somebody's new order.
         let (mut far, mut near) = (Vec::new(), Vec::new());
         for (owner, reach) in new {
-            let reaches = |bid: Option<PriceTicks>, ask: Option<PriceTicks>| match reach.side() {
-                Side::Buy => ask.is_some_and(|ask| ask <= reach.limit()),
-                Side::Sell => bid.is_some_and(|bid| reach.limit() <= bid),
-            };
-            if reaches(bid, ask) {
-                far.push(*owner);
-            } else if reaches(best.bid, best.ask) {
+            if carried.is_reached(*reach) {
+                if self.book.mark(*owner, self.height) {
+                    far.push(*owner);
+                }
+            } else if best.is_reached(*reach) {
                 near.push(*owner);
             }
         }
-        near.sort_unstable();
-        near.dedup();
-        far.extend(near.into_iter().filter(|owner| {
-            let own = self.book.of(*owner).iter().rev();
-            let new = own.take_while(|own| own.id().height == self.height);
-            Best::of(inside(new, reference)).crossing().is_some()
-        }));
-        if let (Some(bid), Some(ask)) = (bid, ask)
-            && ask <= bid
-        {
-            let crossing = self.book.levels(Side::Buy, Some(Band { low: ask, high: bid }));
+        for owner in near {
+            if !self.book.mark(owner, self.height) {
+                continue;
+            }
+            let new = self.book.of(owner).iter().rev().take_while(|own| own.id().height == self.height);
+            if Best::of(inside(new, reference)).crosses() {
+                far.push(owner);
+            }
+        }
+        if carried.crosses() {
+            let crossing = Band { low: carried.ask, high: carried.bid };
+            let crossing = self.book.levels(Side::Buy, Some(crossing));
             let crossing = crossing.flat_map(|(_, level)| level.queue());
             far.extend(crossing.map(|at| self.book.owner_of(at)));
+            far.sort_unstable();
+            far.dedup();
         }
-        far.sort_unstable();
-        far.dedup();
         far
     }
 
-    /// Cancels what of an account's orders crosses other orders of it.
-    fn uncross(&mut self, owner: OwnerNumber, reference: &Reference) {
+    /// Cancels what of an account's orders crosses other orders of it. `sides` is where they are noted.
+    fn uncross(&mut self, owner: OwnerNumber, reference: &Reference, sides: &mut [Vec<Own>; 2]) {
         let own = self.book.of(owner);
-        let Some((ask, bid)) = Best::of(inside(own.iter(), reference)).crossing() else { return };
+        let best = Best::of(inside(own.iter(), reference));
+        if !best.crosses() {
+            return;
+        }
         // Its orders that reach the best of its other side, newest first. Nothing else of it crosses anything.
-        let mut sides: [Vec<Own>; 2] = [Vec::new(), Vec::new()];
+        let [bids, asks] = sides;
+        bids.clear();
+        asks.clear();
         // The best limits of its liquidation closes.
-        let mut closes = Best::default();
-        for owned in own.iter().rev().filter(|own| reference.band.contains(own.reach().limit())) {
-            let (reach, id, at) = (owned.reach(), owned.id(), owned.at());
+        let mut closes = Best::NONE;
+        for owned in own.iter().rev() {
+            let (id, at, reach) = (owned.id(), owned.at(), owned.reach());
             let limit = reach.limit();
-            let reaches = match reach.side() {
-                Side::Buy => limit >= ask,
-                Side::Sell => limit <= bid,
-            };
-            if !reaches {
-                continue;
-            }
-            let Terms { side, kind, lots, .. } = self.book.order(at).terms;
-            if kind == Kind::Liquidation {
-                closes.add(reach);
-            } else {
-                sides[usize::from(side == Side::Sell)].push(Own { id, at, limit, open: lots, lots });
+            if reference.band.contains(limit) && best.is_reached(reach) {
+                let Terms { kind, lots, .. } = self.book.order(at).terms;
+                match reach.side() {
+                    _ if kind == Kind::Liquidation => closes.add(reach),
+                    Side::Buy => bids.push(Own { id, at, limit, open: lots, lots }),
+                    Side::Sell => asks.push(Own { id, at, limit, open: lots, lots }),
+                }
             }
         }
-        let [bids, asks] = &mut sides;
-        let mut yields = |own: &mut Vec<Own>, crosses: &dyn Fn(PriceTicks) -> bool| {
+        for (side, own) in [(Side::Buy, &mut *bids), (Side::Sell, &mut *asks)] {
             own.retain(|own| {
-                let crosses = crosses(own.limit);
-                if crosses {
+                let yields = closes.is_reached(Reach::new(side, own.limit));
+                if yields {
                     self.end(own.at, EndReason::SelfCross);
                 }
-                !crosses
+                !yields
             });
-        };
-        yields(bids, &|limit| closes.ask.is_some_and(|close| close <= limit));
-        yields(asks, &|limit| closes.bid.is_some_and(|close| limit <= close));
+        }
         let (mut bid, mut ask) = (0, 0);
         while let (Some(newest_bid), Some(newest_ask)) = (bids.get_mut(bid), asks.get_mut(ask)) {
             if newest_bid.lots == Lots::ZERO {
@@ -604,7 +613,7 @@ impl<'a> Round<'a> {
                 ask += 1;
             }
         }
-        for own in sides.into_iter().flatten() {
+        for own in sides.iter().flatten() {
             let lost = own.open - own.lots;
             if lost > Lots::ZERO {
                 self.cut(own.at, lost, CutReason::SelfCross, EndReason::SelfCross);
@@ -613,22 +622,28 @@ impl<'a> Round<'a> {
     }
 
     fn trade(&mut self, clearing: Clearing, reference: &Reference) {
+        let mut trades = Vec::new();
         for side in [Side::Buy, Side::Sell] {
             for (at, lots) in allocate(self.book, side, reference.band, clearing, self.salt) {
-                let Order { id, account, terms } = *self.book.order(at);
+                let Order { id, account, terms } = self.book.order(at);
                 let maker = id.height < self.height;
-                self.fills.push(Fill { order: id, account, side, lots, maker });
-                self.book.take(at, lots);
-                if lots == terms.lots {
-                    self.end(at, EndReason::Filled);
-                }
+                let fill = Fill { order: *id, account: *account, side, lots, maker };
+                trades.push((fill, at, lots == terms.lots));
             }
         }
+        sort_by_id(&mut trades, |(fill, ..)| fill.order);
+        // Newest first, so that of an owner's orders, those that are left seldom have to move up.
+        for (fill, at, whole) in trades.iter().rev() {
+            self.book.take(*at, fill.lots);
+            if *whole {
+                self.end(*at, EndReason::Filled);
+            }
+        }
+        self.fills = trades.into_iter().map(|(fill, ..)| fill).collect();
     }
 }
 
 /// What a round has listed.
-#[derive(Default)]
 struct Listed {
     /// Immediate orders, by ascending id.
     immediate: Vec<At>,
@@ -636,21 +651,49 @@ struct Listed {
     inside: Vec<(OwnerNumber, Reach)>,
 }
 
-/// Sorts records by the ids that they have, none twice.
+/// Sorts records by the ids that they have. Those of one id stay in their sequence.
 ///
-/// What is sorted is one small integer for each record: its height above the least, then its index, then its place.
-/// Where the heights are too far apart for that, the records are sorted themselves.
+/// What is sorted is one integer for each record: its height above the least, its index, and its place, in as few bits
+/// as they need. Many of them are dealt out digit by digit, which is one comparison's work for each of the digits.
+/// Where the heights are too far apart for such integers, the records are sorted themselves.
 fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
-    let heights = || records.iter().map(|record| id(record).height.0);
-    let (Some(least), Some(most)) = (heights().min(), heights().max()) else { return };
-    if most - least > u64::from(u32::MAX) {
-        return records.sort_unstable_by_key(id);
+    const DIGIT: u32 = 12;
+    const MANY: usize = 1 << 9;
+    let ids = || records.iter().map(&id);
+    let (least, most, indices) = ids().fold((u64::MAX, 0, 0), |(least, most, indices), id| {
+        (least.min(id.height.0), most.max(id.height.0), indices | id.index)
+    });
+    let bits = |number: u64| u64::BITS - number.leading_zeros();
+    let (of_height, of_index) = (bits(most.saturating_sub(least)), bits(indices.into()));
+    let of_place = bits(records.len() as u64);
+    if of_height + of_index + of_place > u64::BITS {
+        return records.sort_by_key(id);
     }
-    let key = |record: &T| (id(record).height.0 - least) << 32 | u64::from(id(record).index);
-    let mut places: Vec<(u64, u32)> =
-        records.iter().zip(0..).map(|(record, place)| (key(record), place)).collect();
-    places.sort_unstable_by_key(|(key, _)| *key);
-    *records = places.into_iter().map(|(_, place)| records[place as usize]).collect();
+    let key = |(id, place): (OrderId, u64)| {
+        ((id.height.0 - least) << of_index | u64::from(id.index)) << of_place | place
+    };
+    let mut keys: Vec<u64> = ids().zip(0..).map(key).collect();
+    if keys.len() < MANY {
+        keys.sort_unstable();
+    } else {
+        let mut dealt = vec![0; keys.len()];
+        for shift in (of_place..of_height + of_index + of_place).step_by(DIGIT as usize) {
+            let digit = |key: u64| (key >> shift) as usize % (1 << DIGIT);
+            let mut ends = [0u32; 1 << DIGIT];
+            keys.iter().for_each(|key| ends[digit(*key)] += 1);
+            let mut start = 0;
+            for end in &mut ends {
+                start += core::mem::replace(end, start);
+            }
+            for key in &keys {
+                let next = &mut ends[digit(*key)];
+                dealt[*next as usize] = *key;
+                *next += 1;
+            }
+            core::mem::swap(&mut keys, &mut dealt);
+        }
+    }
+    *records = keys.into_iter().map(|key| records[(key % (1 << of_place)) as usize]).collect();
 }
 
 /// An order of an account that may cross others of it.
@@ -680,30 +723,41 @@ impl Own {
 }
 
 /// The best limits of some orders.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Best {
-    bid: Option<PriceTicks>,
-    ask: Option<PriceTicks>,
+    /// Below all prices if there is none.
+    bid: PriceTicks,
+    /// Above all prices if there is none.
+    ask: PriceTicks,
 }
 
 impl Best {
+    const NONE: Self = Self { bid: PriceTicks(0), ask: PriceTicks(u64::MAX) };
+
     fn of(orders: impl Iterator<Item = Reach>) -> Self {
-        let mut best = Self::default();
+        let mut best = Self::NONE;
         orders.for_each(|reach| best.add(reach));
         best
     }
 
     fn add(&mut self, reach: Reach) {
-        let limit = reach.limit();
         match reach.side() {
-            Side::Buy => self.bid = self.bid.max(Some(limit)),
-            Side::Sell => self.ask = Some(self.ask.map_or(limit, |ask| ask.min(limit))),
+            Side::Buy => self.bid = self.bid.max(reach.limit()),
+            Side::Sell => self.ask = self.ask.min(reach.limit()),
         }
     }
 
-    /// Ask and bid, if they cross.
-    fn crossing(self) -> Option<(PriceTicks, PriceTicks)> {
-        self.ask.zip(self.bid).filter(|(ask, bid)| ask <= bid)
+    /// Whether some of them cross each other.
+    fn crosses(self) -> bool {
+        self.ask <= self.bid
+    }
+
+    /// Whether an order crosses one of them.
+    fn is_reached(self, reach: Reach) -> bool {
+        match reach.side() {
+            Side::Buy => self.ask <= reach.limit(),
+            Side::Sell => reach.limit() <= self.bid,
+        }
     }
 }
 
