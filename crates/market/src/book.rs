@@ -132,11 +132,17 @@ impl<K: Ord + Copy, V: Default> Shelf<K, V> {
     }
 }
 
-/// The side of an order and its limit, which is never zero: positive buys, negative sells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The side of an order and its limit, which is never zero: positive buys, negative sells. The better of one side is the
+/// greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Reach(i64);
 
 impl Reach {
+    /// Below every bid.
+    pub const NO_BID: Self = Self(0);
+    /// Above every ask.
+    pub const NO_ASK: Self = Self(i64::MIN);
+
     pub const fn new(side: Side, limit: PriceTicks) -> Self {
         match side {
             Side::Buy => Self(limit.0 as i64),
@@ -181,8 +187,22 @@ impl Owned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnerNumber(u32);
 
-/// An account that has orders.
+/// An open order that was found, and its place among its owner's orders: until the next change of the book.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    at: At,
+    place: usize,
+}
+
+impl Found {
+    pub const fn at(self) -> At {
+        self.at
+    }
+}
+
+/// An account that has orders. One line of memory.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 struct Owner {
     account: AccountId,
     /// By ascending id.
@@ -192,13 +212,11 @@ struct Owner {
     /// How many of them are of these kinds.
     iocs: u32,
     closes: u32,
-    /// See [`Book::mark`].
-    marked: Height,
 }
 
 impl Owner {
     const fn new(account: AccountId) -> Self {
-        Self { account, orders: Vec::new(), cloids: Vec::new(), iocs: 0, closes: 0, marked: Height(0) }
+        Self { account, orders: Vec::new(), cloids: Vec::new(), iocs: 0, closes: 0 }
     }
 
     /// Where an id is among its orders, or would be.
@@ -209,8 +227,10 @@ impl Owner {
         self.orders.partition_point(|own| key(own.height, own.index) < key_of_id)
     }
 
-    fn get(&self, id: OrderId) -> Option<At> {
-        self.orders.get(self.place(id)).filter(|own| own.id() == id).map(Owned::at)
+    fn get(&self, id: OrderId) -> Option<Found> {
+        let place = self.place(id);
+        let own = self.orders.get(place).filter(|own| own.id() == id)?;
+        Some(Found { at: own.at, place })
     }
 
     fn named(&self, cloid: Cloid) -> Option<At> {
@@ -226,6 +246,8 @@ struct Owners {
     /// that collide, one would have to open as many times more as the table is long.
     numbers: HashTable<u32>,
     owners: Vec<Owner>,
+    /// See [`Book::mark`].
+    marks: Vec<Height>,
     free: Vec<u32>,
 }
 
@@ -250,11 +272,14 @@ impl Owners {
 
     /// The number of an account that has none.
     fn insert(&mut self, account: AccountId) -> OwnerNumber {
-        let Self { numbers, owners, free } = self;
+        let Self { numbers, owners, marks, free } = self;
         let number = free.pop().unwrap_or(owners.len() as u32);
         match owners.get_mut(number as usize) {
             Some(owner) => owner.account = account,
-            None => owners.push(Owner::new(account)),
+            None => {
+                owners.push(Owner::new(account));
+                marks.push(Height(0));
+            }
         }
         numbers.insert_unique(hash(account), number, |number| hash(owners[*number as usize].account));
         OwnerNumber(number)
@@ -274,7 +299,9 @@ impl Owners {
     }
 }
 
+/// An order and where it is listed. Two lines of memory, never three.
 #[derive(Clone, Debug)]
+#[repr(align(32))]
 struct Slot {
     order: Order,
     /// That of its account; [`FREE`] if the order has ended.
@@ -286,6 +313,8 @@ struct Slot {
     /// Its place among those that expire with it.
     due: Place,
 }
+
+const _: () = assert!(size_of::<Owner>() <= 64 && size_of::<Slot>() <= 96);
 
 const FREE: u32 = u32::MAX;
 const WAITING: u32 = u32::MAX;
@@ -466,7 +495,7 @@ impl Book {
 
     /// Marks an account at a height. Says whether it was not yet.
     pub fn mark(&mut self, owner: OwnerNumber, height: Height) -> bool {
-        core::mem::replace(&mut self.owners.at_mut(owner).marked, height) != height
+        core::mem::replace(&mut self.owners.marks[owner.0 as usize], height) != height
     }
 
     /// How many orders of an account count for the same cap as one of this kind: those that rest, or the IOCs of
@@ -481,11 +510,11 @@ impl Book {
     }
 
     /// An account's own order of this name.
-    pub fn find(&self, owner: OwnerNumber, name: Name) -> Option<At> {
+    pub fn find(&self, owner: OwnerNumber, name: Name) -> Option<Found> {
         let owner = self.owners.at(owner);
         match name {
             Name::Id(id) => owner.get(id),
-            Name::Cloid(cloid) => owner.named(cloid),
+            Name::Cloid(cloid) => owner.get(self.order(owner.named(cloid)?).id),
         }
     }
 
@@ -574,25 +603,31 @@ impl Book {
 
     /// Takes an open order out. Returns its id, and the lots that it still has.
     pub fn remove(&mut self, at: At) -> (OrderId, Lots) {
+        let slot = &self.slots[at.index()];
+        let owner = self.owners.at(OwnerNumber(slot.owner));
+        let place = match owner.orders.split_last() {
+            // Immediate orders are the newest.
+            Some((newest, others)) if newest.at == at => others.len(),
+            _ => owner.place(slot.order.id),
+        };
+        self.remove_found(Found { at, place })
+    }
+
+    /// The same, without looking for its place.
+    pub fn remove_found(&mut self, Found { at, place }: Found) -> (OrderId, Lots) {
         let Self { slots, free, owners, waiting, bids, asks, expiries } = self;
-        let Slot { order, owner, level, place, due } = &mut slots[at.index()];
-        let Order { id, terms: Terms { side, lots, kind, good_til, cloid, .. }, .. } = *order;
-        let (number, level, place, due) = (OwnerNumber(*owner), *level, *place, *due);
-        *owner = FREE;
+        let slot = &mut slots[at.index()];
+        let number = OwnerNumber(core::mem::replace(&mut slot.owner, FREE));
         free.push(at);
 
         let owner = owners.at_mut(number);
-        match owner.orders.last() {
-            // Immediate orders are the newest.
-            Some(newest) if newest.at == at => drop(owner.orders.pop()),
-            _ => drop(owner.orders.remove(owner.place(id))),
-        }
-        match kind {
+        owner.orders.remove(place);
+        match slot.order.terms.kind {
             Kind::Ioc => owner.iocs -= 1,
             Kind::Liquidation => owner.closes -= 1,
             Kind::Limit | Kind::PostOnly(_) => {}
         }
-        if let Some(cloid) = cloid {
+        if let Some(cloid) = slot.order.terms.cloid {
             let place = owner.cloids.partition_point(|(other, _)| *other < cloid);
             owner.cloids.remove(place);
         }
@@ -600,6 +635,8 @@ impl Book {
             owners.remove(number);
         }
 
+        let Order { id, terms: Terms { side, lots, kind, good_til, .. }, .. } = slot.order;
+        let (level, place, due) = (slot.level, slot.place, slot.due);
         if let Some(number) = good_til.and_then(|good_til| expiries.numbers.get(good_til)) {
             let list = expiries.at_mut(number);
             list.take_off(due, |at, due| slots[at.index()].due = due);
@@ -624,5 +661,63 @@ impl Book {
             }
         }
         (id, lots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use seawall_types::MarketId;
+
+    fn filled<'a>(orders: impl Iterator<Item = &'a Order>) -> Book {
+        let mut book = Book::default();
+        for Order { id, account, terms } in orders {
+            let owner = book.owner(*account);
+            book.hold(*id, *account, terms, owner);
+        }
+        book.list(|_, _, order| Some(order.terms.limit));
+        book
+    }
+
+    proptest! {
+        /// Long lists with many gaps, owners that come and go, and prices that share their last digits.
+        #[test]
+        fn a_book_is_that_of_its_open_orders(
+            steps in proptest::collection::vec((0u64..30, 0u64..6, 0u8..4, any::<prop::sample::Index>()), 1..600),
+        ) {
+            let (mut book, mut open) = (Book::default(), Vec::new());
+            for (height, (account, price, what, which)) in (1..).zip(steps) {
+                if what == 0 && !open.is_empty() {
+                    let Order { id, account, terms } = open.remove(which.index(open.len()));
+                    let found = book.find(book.owner(account).unwrap(), Name::Id(id)).unwrap();
+                    let (at, cloid) = (found.at(), terms.cloid.unwrap());
+                    let named = book.find(book.owner(account).unwrap(), Name::Cloid(cloid)).unwrap();
+                    prop_assert_eq!(named.at(), at);
+                    prop_assert_eq!(book.remove(at), (id, terms.lots));
+                    prop_assert_eq!(book.get(id), None);
+                } else {
+                    let terms = Terms {
+                        market: MarketId(0),
+                        side: if height % 2 == 0 { Side::Buy } else { Side::Sell },
+                        limit: PriceTicks(1 + price % 3 * Levels::FOUND as u64 + price / 3),
+                        lots: Lots(1 + price as i64),
+                        kind: if what == 1 { Kind::Liquidation } else { Kind::Limit },
+                        reduce_only: false,
+                        good_til: Some(Height(1_000 + price)),
+                        cloid: Some(Cloid(height)),
+                    };
+                    let id = OrderId { height: Height(height), index: price as u32 };
+                    let order = Order { id, account: AccountId(account), terms };
+                    let owner = book.owner(order.account);
+                    book.hold(id, order.account, &terms, owner);
+                    book.list(|_, _, order| Some(order.terms.limit));
+                    open.push(order);
+                }
+                prop_assert_eq!(book.len(), open.len());
+            }
+            prop_assert!(book.orders().eq(&open));
+            prop_assert!(book == filled(open.iter()));
+        }
     }
 }

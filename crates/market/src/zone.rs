@@ -5,7 +5,7 @@ use crate::{
     Band, Cut, CutReason, End, EndReason, Fill, Inbox, InboxError, Kind, MarketOutcome, Name, OnCross, Order,
     OrderId, Outcome, Reference, Request, Slide, Terms,
     auction::{Clearing, allocate, clear, lottery},
-    book::{At, Book, Owned, OwnerNumber, PriceLevel, Reach},
+    book::{At, Book, Found, Owned, OwnerNumber, PriceLevel, Reach},
     limits::{MAX_ORDERS_PER_ACCOUNT, MAX_ORDERS_PER_MARKET},
 };
 use seawall_types::{
@@ -219,7 +219,9 @@ impl Zone {
         }
         let unknown = |market: &MarketId| !self.books.contains_key(market);
         let (mut last, mut wrong) = (None, inbox.references.keys().copied().find(unknown));
-        inbox.check_and(|entry| {
+        let mut entries = Vec::with_capacity(inbox.entries.len());
+        inbox.check_and(|index, entry| {
+            entries.push((index, entry));
             let market = entry.request.market();
             if market != last {
                 wrong = wrong.or(market.filter(unknown));
@@ -240,8 +242,8 @@ impl Zone {
                 rounds.push((*market, round));
             }
         }
-        for (index, entry) in &inbox.entries {
-            let id = OrderId { height: inbox.height, index: *index };
+        for (index, entry) in entries {
+            let id = OrderId { height: inbox.height, index };
             match entry.request.market() {
                 Some(market) => {
                     if let Ok(place) = rounds.binary_search_by_key(&market, |(market, _)| *market) {
@@ -323,17 +325,18 @@ impl<'a> Round<'a> {
     }
 
     /// The account's order of this name, unless it is a liquidation close.
-    fn find(&self, account: AccountId, name: Name) -> Option<At> {
-        let at = self.book.find(self.book.owner(account)?, name)?;
-        Some(at).filter(|at| self.book.order(*at).terms.kind != Kind::Liquidation)
+    fn find(&self, account: AccountId, name: Name) -> Option<Found> {
+        let found = self.book.find(self.book.owner(account)?, name)?;
+        Some(found).filter(|found| self.book.order(found.at()).terms.kind != Kind::Liquidation)
     }
 
     fn enter(&mut self, id: OrderId, account: AccountId, request: &Request) {
         match *request {
             Request::Place(ref terms) => self.place(id, account, terms),
             Request::Cancel { order, .. } => {
-                if let Some(at) = self.find(account, order) {
-                    self.end(at, EndReason::Cancelled);
+                if let Some(found) = self.find(account, order) {
+                    let (id, lots) = self.book.remove_found(found);
+                    self.note(id, EndReason::Cancelled, lots);
                 }
             }
             Request::CancelAll { keep_reduce_only, .. } => {
@@ -348,7 +351,7 @@ impl<'a> Round<'a> {
                 leaving.into_iter().for_each(|at| self.end(at, EndReason::Cancelled));
             }
             Request::Modify { order, limit, lots, .. } => {
-                let Some(at) = self.find(account, order) else {
+                let Some(at) = self.find(account, order).map(|found| found.at()) else {
                     return self.note(id, EndReason::NotFound, lots);
                 };
                 let old = self.book.order(at).terms;
@@ -363,8 +366,8 @@ impl<'a> Round<'a> {
                 }
             }
             Request::Reduce { order, by, .. } => {
-                if let Some(at) = self.find(account, Name::Id(order)) {
-                    self.cut(at, by, CutReason::Reduced, EndReason::Reduced);
+                if let Some(found) = self.find(account, Name::Id(order)) {
+                    self.cut(found.at(), by, CutReason::Reduced, EndReason::Reduced);
                 }
             }
         }
@@ -550,7 +553,7 @@ impl<'a> Round<'a> {
                 continue;
             }
             let new = self.book.of(owner).iter().rev().take_while(|own| own.id().height == self.height);
-            if Best::of(inside(new, reference)).crosses() {
+            if Best::inside(new, reference.band).crosses() {
                 far.push(owner);
             }
         }
@@ -568,7 +571,7 @@ impl<'a> Round<'a> {
     /// Cancels what of an account's orders crosses other orders of it. `sides` is where they are noted.
     fn uncross(&mut self, owner: OwnerNumber, reference: &Reference, sides: &mut [Vec<Own>; 2]) {
         let own = self.book.of(owner);
-        let best = Best::of(inside(own.iter(), reference));
+        let best = Best::inside(own.iter(), reference.band);
         if !best.crosses() {
             return;
         }
@@ -657,7 +660,7 @@ struct Listed {
 /// as they need. Many of them are dealt out digit by digit, which is one comparison's work for each of the digits.
 /// Where the heights are too far apart for such integers, the records are sorted themselves.
 fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
-    const DIGIT: u32 = 12;
+    const LONGEST_DIGIT: u32 = 12;
     const MANY: usize = 1 << 9;
     let ids = || records.iter().map(&id);
     let (least, most, indices) = ids().fold((u64::MAX, 0, 0), |(least, most, indices), id| {
@@ -676,10 +679,14 @@ fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
     if keys.len() < MANY {
         keys.sort_unstable();
     } else {
+        let bits = of_height + of_index;
+        let digits = bits.div_ceil(LONGEST_DIGIT);
+        let length = bits.div_ceil(digits.max(1));
         let mut dealt = vec![0; keys.len()];
-        for shift in (of_place..of_height + of_index + of_place).step_by(DIGIT as usize) {
-            let digit = |key: u64| (key >> shift) as usize % (1 << DIGIT);
-            let mut ends = [0u32; 1 << DIGIT];
+        let mut ends = vec![0u32; 1 << length];
+        for number in 0..digits {
+            let digit = |key: u64| (key >> (of_place + number * length)) as usize & ((1 << length) - 1);
+            ends.fill(0);
             keys.iter().for_each(|key| ends[digit(*key)] += 1);
             let mut start = 0;
             for end in &mut ends {
@@ -732,12 +739,24 @@ struct Best {
 }
 
 impl Best {
-    const NONE: Self = Self { bid: PriceTicks(0), ask: PriceTicks(u64::MAX) };
+    const NONE: Self = Self { bid: Reach::NO_BID.limit(), ask: Reach::NO_ASK.limit() };
 
     fn of(orders: impl Iterator<Item = Reach>) -> Self {
         let mut best = Self::NONE;
         orders.for_each(|reach| best.add(reach));
         best
+    }
+
+    /// Those of an account's orders that take part.
+    fn inside<'a>(orders: impl Iterator<Item = &'a Owned>, band: Band) -> Self {
+        let bids = Reach::new(Side::Buy, band.low)..=Reach::new(Side::Buy, band.high);
+        let asks = Reach::new(Side::Sell, band.high)..=Reach::new(Side::Sell, band.low);
+        let (mut bid, mut ask) = (Reach::NO_BID, Reach::NO_ASK);
+        for reach in orders.map(Owned::reach) {
+            bid = bid.max(if bids.contains(&reach) { reach } else { Reach::NO_BID });
+            ask = ask.max(if asks.contains(&reach) { reach } else { Reach::NO_ASK });
+        }
+        Self { bid: bid.limit(), ask: ask.limit() }
     }
 
     fn add(&mut self, reach: Reach) {
@@ -761,16 +780,37 @@ impl Best {
     }
 }
 
-/// Those of an account's orders that take part.
-fn inside<'a>(orders: impl Iterator<Item = &'a Owned>, reference: &Reference) -> impl Iterator<Item = Reach> {
-    orders.map(Owned::reach).filter(|reach| reference.band.contains(reach.limit()))
-}
-
 /// The limit of an immediate order inside the band; `None` if it cannot trade there.
 fn tightened(terms: &Terms, reference: &Reference) -> Option<PriceTicks> {
     let band = reference.band;
     match terms.side {
         Side::Buy => Some(terms.limit.min(band.high)).filter(|limit| *limit >= band.low),
         Side::Sell => Some(terms.limit.max(band.low)).filter(|limit| *limit <= band.high),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Few records and many, with heights that are near each other and far apart.
+        #[test]
+        fn records_are_sorted_by_id_and_stay_in_sequence(
+            heights in 0u32..60,
+            indices in 1u32..33,
+            seeds in proptest::collection::vec(any::<(u64, u32)>(), 0..2_000),
+        ) {
+            let id = |(height, index): (u64, u32)| OrderId {
+                height: Height(height >> (63 - heights)),
+                index: index >> (32 - indices),
+            };
+            let mut records: Vec<_> = seeds.into_iter().map(id).zip(0..).collect();
+            let mut expected: Vec<(OrderId, u32)> = records.clone();
+            expected.sort_by_key(|(id, _)| *id);
+            sort_by_id(&mut records, |(id, _)| *id);
+            prop_assert_eq!(records, expected);
+        }
     }
 }
