@@ -339,7 +339,10 @@ impl Stream {
             left = left.saturating_sub(1).max(1);
         }
         let Self { zone, flow, placed, .. } = self;
-        flow.retain(|number| zone.order(MARKET, placed[number as usize].0).is_some());
+        flow.retain(|number| {
+            let (id, account) = placed[number as usize];
+            zone.orders_of(MARKET, account).any(|order| order.id == id)
+        });
     }
 }
 

@@ -80,12 +80,12 @@ pub(crate) fn allocate(
         && let Some((_, level)) = best()
     {
         if level.lots <= rest {
-            fills.extend(book.queue(level).map(lots));
+            fills.extend(level.queue().map(lots));
             rest -= level.lots;
             continue;
         }
         let priority = |at: At| (book.order(at).terms.kind == Kind::Liquidation, book.order(at).id.height);
-        let mut queue = book.queue(level).peekable();
+        let mut queue = level.queue().peekable();
         while rest > Lots::ZERO
             && let Some(first) = queue.next()
         {

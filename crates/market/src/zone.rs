@@ -5,7 +5,7 @@ use crate::{
     Band, Cut, CutReason, End, EndReason, Fill, Inbox, InboxError, Kind, MarketOutcome, Name, OnCross, Order,
     OrderId, Outcome, Reference, Request, Slide, Terms,
     auction::{Clearing, allocate, clear, lottery},
-    book::{At, Book, Handle, PriceLevel},
+    book::{At, Book, Found, Owned, OwnerNumber, PriceLevel, Reach},
     limits::{MAX_ORDERS_PER_ACCOUNT, MAX_ORDERS_PER_MARKET},
 };
 use seawall_types::{
@@ -153,11 +153,11 @@ impl Zone {
         for order in accepted {
             if let Some(book) = zone.books.get_mut(&order.terms.market) {
                 let owner = book.owner(order.account);
-                let handle = book.hold(order, owner);
-                if let Some(at) = book.open(&handle) {
-                    book.list(at, order.terms.limit);
-                }
+                book.hold(order.id, order.account, &order.terms, owner);
             }
+        }
+        for book in zone.books.values_mut() {
+            book.list(|_, _, order| Some(order.terms.limit));
         }
         Ok(zone)
     }
@@ -172,21 +172,20 @@ impl Zone {
         self.height
     }
 
-    /// Every open order, by market and id.
+    /// Every open order, by market and id, for which they are sorted.
     pub fn orders(&self) -> impl Iterator<Item = &Order> {
         self.books.values().flat_map(Book::orders)
     }
 
-    /// An open order.
+    /// An open order, for which all of its market are looked through.
     pub fn order(&self, market: MarketId, id: OrderId) -> Option<&Order> {
-        let book = self.books.get(&market)?;
-        book.at(id).map(|at| book.order(at))
+        self.books.get(&market)?.get(id)
     }
 
     /// The open orders of an account in one market, oldest first.
     pub fn orders_of(&self, market: MarketId, account: AccountId) -> impl Iterator<Item = &Order> {
-        let own = move |book| Book::of(book, account).map(|at| book.order(at));
-        self.books.get(&market).into_iter().flat_map(own)
+        let book = self.books.get(&market).and_then(|book| Some((book, book.owner(account)?)));
+        book.into_iter().flat_map(|(book, owner)| book.of(owner).iter().map(|own| book.order(own.at())))
     }
 
     /// The best price levels of a market, at most `depth` on either side.
@@ -218,34 +217,41 @@ impl Zone {
         if inbox.height <= self.height {
             return Err(InboxError::Height { height: inbox.height, applied: self.height });
         }
-        inbox.check()?;
-        let named = inbox.references.keys().copied();
-        for market in named.chain(inbox.entries.values().filter_map(|entry| entry.request.market())) {
-            if !self.books.contains_key(&market) {
-                return Err(InboxError::UnknownMarket(market));
+        let unknown = |market: &MarketId| !self.books.contains_key(market);
+        let (mut last, mut wrong) = (None, inbox.references.keys().copied().find(unknown));
+        let mut entries = Vec::with_capacity(inbox.entries.len());
+        inbox.check_and(|index, entry| {
+            entries.push((index, entry));
+            let market = entry.request.market();
+            if market != last {
+                wrong = wrong.or(market.filter(unknown));
+                last = market;
             }
+        })?;
+        if let Some(market) = wrong {
+            return Err(InboxError::UnknownMarket(market));
         }
 
         self.height = inbox.height;
         let cap = self.params.max_orders_per_account;
-        let mut rounds: BTreeMap<MarketId, Round> = BTreeMap::new();
+        let mut rounds: Vec<(MarketId, Round)> = Vec::new();
         for (market, book) in &mut self.books {
             if let Some(params) = self.params.markets.get(market) {
                 let mut round = Round::new(book, *params, cap, inbox);
                 round.expire();
-                rounds.insert(*market, round);
+                rounds.push((*market, round));
             }
         }
-        for (index, entry) in &inbox.entries {
-            let id = OrderId { height: inbox.height, index: *index };
+        for (index, entry) in entries {
+            let id = OrderId { height: inbox.height, index };
             match entry.request.market() {
                 Some(market) => {
-                    if let Some(round) = rounds.get_mut(&market) {
-                        round.enter(id, entry.account, &entry.request);
+                    if let Ok(place) = rounds.binary_search_by_key(&market, |(market, _)| *market) {
+                        rounds[place].1.enter(id, entry.account, &entry.request);
                     }
                 }
                 None => {
-                    rounds.values_mut().for_each(|round| round.enter(id, entry.account, &entry.request));
+                    rounds.iter_mut().for_each(|(_, round)| round.enter(id, entry.account, &entry.request));
                 }
             }
         }
@@ -265,29 +271,27 @@ struct Round<'a> {
     cap: usize,
     height: Height,
     salt: &'a [u8; 32],
-    /// Orders that came in with this inbox, by id. Some of them have ended.
-    fresh: Vec<Handle>,
-    /// Some of them are post-only.
+    /// Some orders that came in with this inbox are post-only.
     judges: bool,
     fills: Vec<Fill>,
-    cuts: BTreeMap<(OrderId, CutReason), Lots>,
+    /// Maybe several of an order for one reason.
+    cuts: Vec<Cut>,
     ends: Vec<End>,
     slides: BTreeMap<OrderId, PriceTicks>,
 }
 
 impl<'a> Round<'a> {
-    const fn new(book: &'a mut Book, params: MarketParams, cap: usize, inbox: &'a Inbox) -> Self {
+    fn new(book: &'a mut Book, params: MarketParams, cap: usize, inbox: &'a Inbox) -> Self {
         Self {
             book,
             params,
             cap,
             height: inbox.height,
             salt: &inbox.salt,
-            fresh: Vec::new(),
             judges: false,
             fills: Vec::new(),
-            cuts: BTreeMap::new(),
-            ends: Vec::new(),
+            cuts: Vec::new(),
+            ends: Vec::with_capacity(inbox.entries.len()),
             slides: BTreeMap::new(),
         }
     }
@@ -299,18 +303,18 @@ impl<'a> Round<'a> {
 
     /// An order of the book ends.
     fn end(&mut self, at: At, reason: EndReason) {
-        let order = self.book.remove(at);
-        self.note(order.id, reason, order.terms.lots);
+        let (id, lots) = self.book.remove(at);
+        self.note(id, reason, lots);
     }
 
     /// An order loses lots; with all of them it ends.
     fn cut(&mut self, at: At, lots: Lots, reason: CutReason, end: EndReason) {
-        let Order { id, terms, .. } = *self.book.order(at);
+        let Order { id, terms, .. } = self.book.order(at);
         if lots >= terms.lots {
             self.end(at, end);
         } else if lots > Lots::ZERO {
+            self.cuts.push(Cut { order: *id, reason, lots });
             self.book.take(at, lots);
-            *self.cuts.entry((id, reason)).or_default() += lots;
         }
     }
 
@@ -321,28 +325,33 @@ impl<'a> Round<'a> {
     }
 
     /// The account's order of this name, unless it is a liquidation close.
-    fn find(&self, account: AccountId, name: Name) -> Option<At> {
-        self.book.find(account, name).filter(|at| self.book.order(*at).terms.kind != Kind::Liquidation)
+    fn find(&self, account: AccountId, name: Name) -> Option<Found> {
+        let found = self.book.find(self.book.owner(account)?, name)?;
+        Some(found).filter(|found| self.book.order(found.at()).terms.kind != Kind::Liquidation)
     }
 
     fn enter(&mut self, id: OrderId, account: AccountId, request: &Request) {
         match *request {
-            Request::Place(terms) => self.place(Order { id, account, terms }),
+            Request::Place(ref terms) => self.place(id, account, terms),
             Request::Cancel { order, .. } => {
-                if let Some(at) = self.find(account, order) {
-                    self.end(at, EndReason::Cancelled);
+                if let Some(found) = self.find(account, order) {
+                    let (id, lots) = self.book.remove_found(found);
+                    self.note(id, EndReason::Cancelled, lots);
                 }
             }
             Request::CancelAll { keep_reduce_only, .. } => {
+                let Some(owner) = self.book.owner(account) else { return };
                 let leaves = |at: &At| {
                     let terms = &self.book.order(*at).terms;
                     terms.kind != Kind::Liquidation && !(keep_reduce_only && terms.reduce_only)
                 };
-                let leaving: Vec<_> = self.book.of(account).filter(leaves).collect();
+                // Newest first, so that those that are left do not move up once for each.
+                let own = self.book.of(owner).iter().rev().map(Owned::at);
+                let leaving: Vec<_> = own.filter(leaves).collect();
                 leaving.into_iter().for_each(|at| self.end(at, EndReason::Cancelled));
             }
             Request::Modify { order, limit, lots, .. } => {
-                let Some(at) = self.find(account, order) else {
+                let Some(at) = self.find(account, order).map(|found| found.at()) else {
                     return self.note(id, EndReason::NotFound, lots);
                 };
                 let old = self.book.order(at).terms;
@@ -353,26 +362,26 @@ impl<'a> Round<'a> {
                     self.cut(at, old.lots - lots, CutReason::Modified, EndReason::Cancelled);
                 } else {
                     self.end(at, EndReason::Replaced);
-                    self.place(Order { id, account, terms: Terms { limit, lots, ..old } });
+                    self.place(id, account, &Terms { limit, lots, ..old });
                 }
             }
             Request::Reduce { order, by, .. } => {
-                if let Some(at) = self.find(account, Name::Id(order)) {
-                    self.cut(at, by, CutReason::Reduced, EndReason::Reduced);
+                if let Some(found) = self.find(account, Name::Id(order)) {
+                    self.cut(found.at(), by, CutReason::Reduced, EndReason::Reduced);
                 }
             }
         }
     }
 
-    fn place(&mut self, order: Order) {
-        let Order { id, account, terms } = order;
-        let named = |cloid| self.book.find(account, Name::Cloid(cloid)).is_some();
+    fn place(&mut self, id: OrderId, account: AccountId, terms: &Terms) {
         let owner = self.book.owner(account);
+        let alike = owner.map_or(0, |owner| self.book.alike(owner, terms.kind));
+        let named = |cloid| owner.is_some_and(|owner| self.book.find(owner, Name::Cloid(cloid)).is_some());
         let refused = if terms.good_til.is_some_and(|good_til| good_til < self.height) {
             Some(EndReason::Expired)
         } else if terms.lots < self.params.min_lots && !terms.closes() {
             Some(EndReason::BelowMinimum)
-        } else if self.book.alike(owner, terms.kind) >= self.cap {
+        } else if alike >= self.cap {
             Some(EndReason::TooManyOpen)
         } else if terms.cloid.is_some_and(named) {
             Some(EndReason::DuplicateCloid)
@@ -382,26 +391,20 @@ impl<'a> Round<'a> {
         match refused {
             Some(reason) => self.note(id, reason, terms.lots),
             None => {
-                let handle = self.book.hold(order, owner);
-                self.fresh.push(handle);
+                self.book.hold(id, account, terms, owner);
                 self.judges |= matches!(terms.kind, Kind::PostOnly(_));
             }
         }
     }
 
-    /// The best listed order of a side that takes part. Before new ones are listed, of what was carried over.
-    fn best(&self, side: Side, reference: Option<&Reference>) -> Option<PriceTicks> {
-        let mut inside = self.book.levels(side, reference.map(|reference| reference.band));
-        let level = match side {
-            Side::Buy => inside.next_back(),
-            Side::Sell => inside.next(),
-        };
-        level.map(|(price, _)| price)
-    }
-
-    /// Orders of this inbox that are open.
-    fn fresh(&self) -> Vec<At> {
-        self.fresh.iter().filter_map(|handle| self.book.open(handle)).collect()
+    /// The best listed orders that take part. Before new ones are listed, of what was carried over.
+    fn best(&self, reference: Option<&Reference>) -> Best {
+        let inside = |side| self.book.levels(side, reference.map(|reference| reference.band));
+        let (bid, ask) = (inside(Side::Buy).next_back(), inside(Side::Sell).next());
+        Best {
+            bid: bid.map_or(Best::NONE.bid, |(price, _)| price),
+            ask: ask.map_or(Best::NONE.ask, |(price, _)| price),
+        }
     }
 
     /// Cancels or slides new post-only orders that would take.
@@ -409,18 +412,17 @@ impl<'a> Round<'a> {
         if !self.judges {
             return;
         }
-        let (bid, ask) = (self.best(Side::Buy, reference), self.best(Side::Sell, reference));
-        for at in self.fresh() {
+        let carried = self.best(reference);
+        let waiting: Vec<_> = self.book.waiting().collect();
+        for at in waiting {
             let Order { id, terms, .. } = *self.book.order(at);
             let Kind::PostOnly(on_cross) = terms.kind else { continue };
-            let best = match terms.side {
-                Side::Buy => ask,
-                Side::Sell => bid,
-            };
-            let Some(best) = best.filter(|best| terms.accepts(*best)) else { continue };
+            if !carried.is_reached(Reach::new(terms.side, terms.limit)) {
+                continue;
+            }
             let behind = match terms.side {
-                Side::Buy => best.0 - 1,
-                Side::Sell => best.0 + 1,
+                Side::Buy => carried.ask.0 - 1,
+                Side::Sell => carried.bid.0 + 1,
             };
             let slid = PriceTicks(behind);
             if on_cross == OnCross::Slide && (Terms { limit: slid, ..terms }).is_valid() {
@@ -436,7 +438,7 @@ impl<'a> Round<'a> {
         if self.book.len() <= self.params.max_orders {
             return;
         }
-        let mut fresh = self.fresh();
+        let mut fresh: Vec<_> = self.book.waiting().collect();
         let room = self.params.max_orders.saturating_sub(self.book.len() - fresh.len());
         fresh.retain(|at| !self.book.order(*at).terms.kind.is_immediate());
         if fresh.len() > room {
@@ -452,149 +454,154 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Lists the new orders that take part, and ends immediate ones that cannot. Returns those that are listed.
-    fn list(&mut self, reference: Option<&Reference>) -> Vec<At> {
-        let mut listed = self.fresh();
-        listed.retain(|at| {
-            let Order { id, terms, .. } = self.book.order(*at);
-            let limit = if !terms.kind.is_immediate() {
-                let slid = if self.slides.is_empty() { None } else { self.slides.get(id) };
-                Some(slid.copied().unwrap_or(terms.limit))
+    /// Lists the new orders that take part, and ends immediate ones that cannot.
+    fn list(&mut self, reference: Option<&Reference>) -> Listed {
+        let mut listed =
+            Listed { immediate: Vec::new(), inside: Vec::with_capacity(self.book.waiting().count()) };
+        let slides = &self.slides;
+        self.book.list(|at, owner, Order { id, terms, .. }| {
+            let immediate = terms.kind.is_immediate();
+            let limit = if immediate {
+                tightened(terms, reference?)?
+            } else if slides.is_empty() {
+                terms.limit
             } else {
-                reference.and_then(|reference| tightened(terms, reference))
+                slides.get(id).copied().unwrap_or(terms.limit)
             };
-            match limit {
-                Some(limit) => self.book.list(*at, limit),
-                None => self.end(*at, EndReason::IocRemainder),
+            if immediate {
+                listed.immediate.push(at);
             }
-            limit.is_some()
+            if reference.is_some_and(|reference| reference.band.contains(limit)) {
+                listed.inside.push((owner, Reach::new(terms.side, limit)));
+            }
+            Some(limit)
         });
+        let left: Vec<_> = self.book.waiting().collect();
+        left.into_iter().rev().for_each(|at| self.end(at, EndReason::IocRemainder));
         listed
     }
 
     fn close(mut self, market: MarketId, reference: Option<&Reference>) -> MarketOutcome {
         self.judge_post_only(reference);
         self.make_room();
-        let carried = [Side::Buy, Side::Sell].map(|side| self.best(side, reference));
+        let carried = self.best(reference);
         let listed = self.list(reference);
         let mut price = None;
         if let Some(reference) = reference {
-            for account in self.suspects(&listed, carried, reference) {
-                self.uncross(account, reference);
+            let mut sides = [Vec::new(), Vec::new()];
+            for owner in self.suspects(&listed.inside, carried, reference) {
+                self.uncross(owner, reference, &mut sides);
             }
             if let Some(clearing) = clear(self.book, reference) {
                 price = Some(clearing.price);
                 self.trade(clearing, reference);
             }
         }
-        for at in self.fresh() {
-            if self.book.order(at).terms.kind.is_immediate() {
+        for at in listed.immediate {
+            if self.book.is_open(at) {
                 self.end(at, EndReason::IocRemainder);
             }
         }
-        let Self { mut fills, cuts, mut ends, slides, .. } = self;
-        sort_by_id(&mut fills, |fill| fill.order);
+        let Self { fills, mut cuts, mut ends, slides, .. } = self;
+        sort_by_id(&mut cuts, |cut| cut.order);
+        cuts.chunk_by_mut(|one, other| one.order == other.order)
+            .for_each(|own| own.sort_by_key(|cut| cut.reason));
+        cuts.dedup_by(|later, cut| {
+            let same = (later.order, later.reason) == (cut.order, cut.reason);
+            if same {
+                cut.lots += later.lots;
+            }
+            same
+        });
         sort_by_id(&mut ends, |end| end.order);
         debug_assert!(ends.is_sorted_by(|one, other| one.order < other.order), "an order ends twice");
         MarketOutcome {
             market,
             price,
             fills,
-            cuts: cuts.into_iter().map(|((order, reason), lots)| Cut { order, reason, lots }).collect(),
+            cuts,
             ends,
             slides: slides.into_iter().map(|(order, limit)| Slide { order, limit }).collect(),
         }
     }
 
-    /// Accounts that may cross themselves, in no order that matters. `carried` are the best bid and ask that were
-    /// carried over.
+    /// Accounts that may cross themselves, in no order that matters. `new` are the new orders inside the band, `carried`
+    /// the best bid and ask that were carried over.
     ///
     /// Who crosses itself with a new order reaches what was carried over, or another new order of its own. If what was
     /// carried over crosses (the band has moved, or there was no auction), everybody with bids there is one, too.
     fn suspects(
-        &self,
-        listed: &[At],
-        carried: [Option<PriceTicks>; 2],
+        &mut self,
+        new: &[(OwnerNumber, Reach)],
+        carried: Best,
         reference: &Reference,
-    ) -> Vec<AccountId> {
-        let [bid, ask] = carried;
-        let takes_part = |order: &&Order| reference.band.contains(order.terms.limit);
-        let new = || listed.iter().map(|at| self.book.order(*at)).filter(takes_part);
-        let (mut new_bid, mut new_ask) = (None, None);
-        for order in new() {
-            match order.terms.side {
-                Side::Buy => new_bid = new_bid.max(Some(order.terms.limit)),
-                Side::Sell => new_ask = least(new_ask, order.terms.limit),
-            }
-        }
+    ) -> Vec<OwnerNumber> {
+        let best = Best::of(new.iter().map(|(_, reach)| *reach));
         // Who reaches what was carried over, and who reaches somebody's new order.
         let (mut far, mut near) = (Vec::new(), Vec::new());
-        for Order { account, terms, .. } in new() {
-            let (old, new) = match terms.side {
-                Side::Buy => (ask, new_ask),
-                Side::Sell => (bid, new_bid),
-            };
-            let reaches = |best: Option<PriceTicks>| best.is_some_and(|best| terms.accepts(best));
-            if reaches(old) {
-                far.push(*account);
-            } else if reaches(new) {
-                near.push(*account);
+        for (owner, reach) in new {
+            if carried.is_reached(*reach) {
+                if self.book.mark(*owner, self.height) {
+                    far.push(*owner);
+                }
+            } else if best.is_reached(*reach) {
+                near.push(*owner);
             }
         }
-        near.sort_unstable();
-        near.dedup();
-        far.extend(near.into_iter().filter(|account| {
-            let own = self.book.of(*account).rev().map(|at| self.book.order(at));
-            let new = own.take_while(|order| order.id.height == self.height);
-            crossing(new.map(|order| &order.terms), reference).is_some()
-        }));
-        if let (Some(bid), Some(ask)) = (bid, ask)
-            && ask <= bid
-        {
-            let crossing = self.book.levels(Side::Buy, Some(Band { low: ask, high: bid }));
-            let crossing = crossing.flat_map(|(_, level)| self.book.queue(level));
-            far.extend(crossing.map(|at| self.book.order(at).account));
+        for owner in near {
+            if !self.book.mark(owner, self.height) {
+                continue;
+            }
+            let new = self.book.of(owner).iter().rev().take_while(|own| own.id().height == self.height);
+            if Best::inside(new, reference.band).crosses() {
+                far.push(owner);
+            }
         }
-        far.sort_unstable();
-        far.dedup();
+        if carried.crosses() {
+            let crossing = Band { low: carried.ask, high: carried.bid };
+            let crossing = self.book.levels(Side::Buy, Some(crossing));
+            let crossing = crossing.flat_map(|(_, level)| level.queue());
+            far.extend(crossing.map(|at| self.book.owner_of(at)));
+            far.sort_unstable();
+            far.dedup();
+        }
         far
     }
 
-    /// Cancels what of an account's orders crosses other orders of it.
-    fn uncross(&mut self, account: AccountId, reference: &Reference) {
-        let terms = self.book.of(account).map(|at| &self.book.order(at).terms);
-        let Some((ask, bid)) = crossing(terms, reference) else { return };
+    /// Cancels what of an account's orders crosses other orders of it. `sides` is where they are noted.
+    fn uncross(&mut self, owner: OwnerNumber, reference: &Reference, sides: &mut [Vec<Own>; 2]) {
+        let own = self.book.of(owner);
+        let best = Best::inside(own.iter(), reference.band);
+        if !best.crosses() {
+            return;
+        }
         // Its orders that reach the best of its other side, newest first. Nothing else of it crosses anything.
-        let mut sides: [Vec<Own>; 2] = [Vec::new(), Vec::new()];
+        let [bids, asks] = sides;
+        bids.clear();
+        asks.clear();
         // The best limits of its liquidation closes.
-        let (mut close_bid, mut close_ask) = (None, None);
-        for at in self.book.of(account).rev() {
-            let Order { id, terms, .. } = self.book.order(at);
-            let (limit, lots) = (terms.limit, terms.lots);
-            if !reference.band.contains(limit) {
-                continue;
-            }
-            let close = terms.kind == Kind::Liquidation;
-            match terms.side {
-                Side::Buy if close => close_bid = close_bid.max(Some(limit)),
-                Side::Sell if close => close_ask = least(close_ask, limit),
-                Side::Buy if limit >= ask => sides[0].push(Own { id: *id, at, limit, open: lots, lots }),
-                Side::Sell if limit <= bid => sides[1].push(Own { id: *id, at, limit, open: lots, lots }),
-                _ => {}
+        let mut closes = Best::NONE;
+        for owned in own.iter().rev() {
+            let (id, at, reach) = (owned.id(), owned.at(), owned.reach());
+            let limit = reach.limit();
+            if reference.band.contains(limit) && best.is_reached(reach) {
+                let Terms { kind, lots, .. } = self.book.order(at).terms;
+                match reach.side() {
+                    _ if kind == Kind::Liquidation => closes.add(reach),
+                    Side::Buy => bids.push(Own { id, at, limit, open: lots, lots }),
+                    Side::Sell => asks.push(Own { id, at, limit, open: lots, lots }),
+                }
             }
         }
-        let [bids, asks] = &mut sides;
-        let mut yields = |own: &mut Vec<Own>, crosses: &dyn Fn(PriceTicks) -> bool| {
+        for (side, own) in [(Side::Buy, &mut *bids), (Side::Sell, &mut *asks)] {
             own.retain(|own| {
-                let crosses = crosses(own.limit);
-                if crosses {
+                let yields = closes.is_reached(Reach::new(side, own.limit));
+                if yields {
                     self.end(own.at, EndReason::SelfCross);
                 }
-                !crosses
+                !yields
             });
-        };
-        yields(bids, &|limit| close_ask.is_some_and(|close| close <= limit));
-        yields(asks, &|limit| close_bid.is_some_and(|close| limit <= close));
+        }
         let (mut bid, mut ask) = (0, 0);
         while let (Some(newest_bid), Some(newest_ask)) = (bids.get_mut(bid), asks.get_mut(ask)) {
             if newest_bid.lots == Lots::ZERO {
@@ -609,7 +616,7 @@ impl<'a> Round<'a> {
                 ask += 1;
             }
         }
-        for own in sides.into_iter().flatten() {
+        for own in sides.iter().flatten() {
             let lost = own.open - own.lots;
             if lost > Lots::ZERO {
                 self.cut(own.at, lost, CutReason::SelfCross, EndReason::SelfCross);
@@ -618,35 +625,82 @@ impl<'a> Round<'a> {
     }
 
     fn trade(&mut self, clearing: Clearing, reference: &Reference) {
+        let mut trades = Vec::new();
         for side in [Side::Buy, Side::Sell] {
             for (at, lots) in allocate(self.book, side, reference.band, clearing, self.salt) {
-                let Order { id, account, terms } = *self.book.order(at);
+                let Order { id, account, terms } = self.book.order(at);
                 let maker = id.height < self.height;
-                self.fills.push(Fill { order: id, account, side, lots, maker });
-                self.book.take(at, lots);
-                if lots == terms.lots {
-                    self.end(at, EndReason::Filled);
-                }
+                let fill = Fill { order: *id, account: *account, side, lots, maker };
+                trades.push((fill, at, lots == terms.lots));
             }
         }
+        sort_by_id(&mut trades, |(fill, ..)| fill.order);
+        // Newest first, so that of an owner's orders, those that are left seldom have to move up.
+        for (fill, at, whole) in trades.iter().rev() {
+            self.book.take(*at, fill.lots);
+            if *whole {
+                self.end(*at, EndReason::Filled);
+            }
+        }
+        self.fills = trades.into_iter().map(|(fill, ..)| fill).collect();
     }
 }
 
-/// Sorts records by the ids that they have, none twice.
+/// What a round has listed.
+struct Listed {
+    /// Immediate orders, by ascending id.
+    immediate: Vec<At>,
+    /// Orders inside the band: whose they are, and how far they reach.
+    inside: Vec<(OwnerNumber, Reach)>,
+}
+
+/// Sorts records by the ids that they have. Those of one id stay in their sequence.
 ///
-/// What is sorted is one small integer for each record: its height above the least, then its index, then its place.
-/// Where the heights are too far apart for that, the records are sorted themselves.
+/// What is sorted is one integer for each record: its height above the least, its index, and its place, in as few bits
+/// as they need. Many of them are dealt out digit by digit, which is one comparison's work for each of the digits.
+/// Where the heights are too far apart for such integers, the records are sorted themselves.
 fn sort_by_id<T: Copy>(records: &mut Vec<T>, id: impl Fn(&T) -> OrderId) {
-    let heights = || records.iter().map(|record| id(record).height.0);
-    let (Some(least), Some(most)) = (heights().min(), heights().max()) else { return };
-    if most - least > u64::from(u32::MAX) {
-        return records.sort_unstable_by_key(id);
+    const LONGEST_DIGIT: u32 = 12;
+    const MANY: usize = 1 << 9;
+    let ids = || records.iter().map(&id);
+    let (least, most, indices) = ids().fold((u64::MAX, 0, 0), |(least, most, indices), id| {
+        (least.min(id.height.0), most.max(id.height.0), indices | id.index)
+    });
+    let bits = |number: u64| u64::BITS - number.leading_zeros();
+    let (of_height, of_index) = (bits(most.saturating_sub(least)), bits(indices.into()));
+    let of_place = bits(records.len() as u64);
+    if of_height + of_index + of_place > u64::BITS {
+        return records.sort_by_key(id);
     }
-    let key = |record: &T| (id(record).height.0 - least) << 32 | u64::from(id(record).index);
-    let mut places: Vec<(u64, u32)> =
-        records.iter().zip(0..).map(|(record, place)| (key(record), place)).collect();
-    places.sort_unstable_by_key(|(key, _)| *key);
-    *records = places.into_iter().map(|(_, place)| records[place as usize]).collect();
+    let key = |(id, place): (OrderId, u64)| {
+        ((id.height.0 - least) << of_index | u64::from(id.index)) << of_place | place
+    };
+    let mut keys: Vec<u64> = ids().zip(0..).map(key).collect();
+    if keys.len() < MANY {
+        keys.sort_unstable();
+    } else {
+        let bits = of_height + of_index;
+        let digits = bits.div_ceil(LONGEST_DIGIT);
+        let length = bits.div_ceil(digits.max(1));
+        let mut dealt = vec![0; keys.len()];
+        let mut ends = vec![0u32; 1 << length];
+        for number in 0..digits {
+            let digit = |key: u64| (key >> (of_place + number * length)) as usize & ((1 << length) - 1);
+            ends.fill(0);
+            keys.iter().for_each(|key| ends[digit(*key)] += 1);
+            let mut start = 0;
+            for end in &mut ends {
+                start += core::mem::replace(end, start);
+            }
+            for key in &keys {
+                let next = &mut ends[digit(*key)];
+                dealt[*next as usize] = *key;
+                *next += 1;
+            }
+            core::mem::swap(&mut keys, &mut dealt);
+        }
+    }
+    *records = keys.into_iter().map(|key| records[(key % (1 << of_place)) as usize]).collect();
 }
 
 /// An order of an account that may cross others of it.
@@ -675,23 +729,55 @@ impl Own {
     }
 }
 
-fn least(one: Option<PriceTicks>, other: PriceTicks) -> Option<PriceTicks> {
-    Some(one.map_or(other, |one| one.min(other)))
+/// The best limits of some orders.
+#[derive(Clone, Copy)]
+struct Best {
+    /// Below all prices if there is none.
+    bid: PriceTicks,
+    /// Above all prices if there is none.
+    ask: PriceTicks,
 }
 
-/// The best ask and the best bid among orders of one account, of those that take part, if they cross.
-fn crossing<'a>(
-    orders: impl Iterator<Item = &'a Terms>,
-    reference: &Reference,
-) -> Option<(PriceTicks, PriceTicks)> {
-    let (mut bid, mut ask) = (None, None);
-    for terms in orders.filter(|terms| reference.band.contains(terms.limit)) {
-        match terms.side {
-            Side::Buy => bid = bid.max(Some(terms.limit)),
-            Side::Sell => ask = least(ask, terms.limit),
+impl Best {
+    const NONE: Self = Self { bid: Reach::NO_BID.limit(), ask: Reach::NO_ASK.limit() };
+
+    fn of(orders: impl Iterator<Item = Reach>) -> Self {
+        let mut best = Self::NONE;
+        orders.for_each(|reach| best.add(reach));
+        best
+    }
+
+    /// Those of an account's orders that take part.
+    fn inside<'a>(orders: impl Iterator<Item = &'a Owned>, band: Band) -> Self {
+        let bids = Reach::new(Side::Buy, band.low)..=Reach::new(Side::Buy, band.high);
+        let asks = Reach::new(Side::Sell, band.high)..=Reach::new(Side::Sell, band.low);
+        let (mut bid, mut ask) = (Reach::NO_BID, Reach::NO_ASK);
+        for reach in orders.map(Owned::reach) {
+            bid = bid.max(if bids.contains(&reach) { reach } else { Reach::NO_BID });
+            ask = ask.max(if asks.contains(&reach) { reach } else { Reach::NO_ASK });
+        }
+        Self { bid: bid.limit(), ask: ask.limit() }
+    }
+
+    fn add(&mut self, reach: Reach) {
+        match reach.side() {
+            Side::Buy => self.bid = self.bid.max(reach.limit()),
+            Side::Sell => self.ask = self.ask.min(reach.limit()),
         }
     }
-    ask.zip(bid).filter(|(ask, bid)| ask <= bid)
+
+    /// Whether some of them cross each other.
+    fn crosses(self) -> bool {
+        self.ask <= self.bid
+    }
+
+    /// Whether an order crosses one of them.
+    fn is_reached(self, reach: Reach) -> bool {
+        match reach.side() {
+            Side::Buy => self.ask <= reach.limit(),
+            Side::Sell => reach.limit() <= self.bid,
+        }
+    }
 }
 
 /// The limit of an immediate order inside the band; `None` if it cannot trade there.
@@ -700,5 +786,31 @@ fn tightened(terms: &Terms, reference: &Reference) -> Option<PriceTicks> {
     match terms.side {
         Side::Buy => Some(terms.limit.min(band.high)).filter(|limit| *limit >= band.low),
         Side::Sell => Some(terms.limit.max(band.low)).filter(|limit| *limit <= band.high),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Few records and many, with heights that are near each other and far apart.
+        #[test]
+        fn records_are_sorted_by_id_and_stay_in_sequence(
+            heights in 0u32..60,
+            indices in 1u32..33,
+            seeds in proptest::collection::vec(any::<(u64, u32)>(), 0..2_000),
+        ) {
+            let id = |(height, index): (u64, u32)| OrderId {
+                height: Height(height >> (63 - heights)),
+                index: index >> (32 - indices),
+            };
+            let mut records: Vec<_> = seeds.into_iter().map(id).zip(0..).collect();
+            let mut expected: Vec<(OrderId, u32)> = records.clone();
+            expected.sort_by_key(|(id, _)| *id);
+            sort_by_id(&mut records, |(id, _)| *id);
+            prop_assert_eq!(records, expected);
+        }
     }
 }

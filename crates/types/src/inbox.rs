@@ -160,6 +160,11 @@ impl Inbox {
     /// Whether counts, sizes, limits and bands are in their ranges. Which markets there are is the zone's to
     /// say.
     pub fn check(&self) -> Result<(), InboxError> {
+        self.check_and(|_, _| ())
+    }
+
+    /// The same, and shows each entry on the way, so that who asks more of them need not go through them again.
+    pub fn check_and<'a>(&'a self, mut see: impl FnMut(u32, &'a Entry)) -> Result<(), InboxError> {
         if self.entries.len() > MAX_ENTRIES_PER_INBOX {
             return Err(InboxError::TooManyEntries(self.entries.len()));
         }
@@ -167,8 +172,9 @@ impl Inbox {
             return Err(InboxError::BadReference(*market));
         }
         for (index, entry) in &self.entries {
+            see(*index, entry);
             let fits = match entry.request {
-                Request::Place(terms) => terms.is_valid(),
+                Request::Place(ref terms) => terms.is_valid(),
                 Request::Modify { limit, lots, .. } => is_price(limit) && is_size(lots),
                 Request::Reduce { by, .. } => is_size(by),
                 Request::Cancel { .. } | Request::CancelAll { .. } => true,
