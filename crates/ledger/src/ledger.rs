@@ -17,6 +17,7 @@ use crate::{
     params::{ChainParams, ParamsError},
     state::{
         Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, Record, RecordKey,
+        ZoneEntry,
     },
 };
 
@@ -223,8 +224,12 @@ struct Journal {
     accounts: Vec<(u32, Option<Account>)>,
     exits: usize,
     events: Vec<Event>,
-    /// Orders, entries and inboxes as they were before the block.
+    /// Zones and inboxes as they were before the block.
     book: BTreeMap<RecordKey, Option<Record>>,
+    /// Entries as they were before the block. Where one is named twice, the first holds.
+    entries: Vec<(OrderId, Option<ZoneEntry>)>,
+    /// Orders as they were before the block. Where one is named twice, the first holds.
+    orders: Vec<(OrderId, Option<OpenOrder>)>,
     /// Records that each zone settled in this block.
     settled: BTreeMap<u8, usize>,
     /// Entries that each zone got in this block.
@@ -256,7 +261,7 @@ pub struct Ledger {
     /// Accounts with a scheduled cancel, by its time.
     pub(crate) scheduled: BTreeSet<(TimeMs, u32)>,
     totals: Totals,
-    sequence: u32,
+    pub(crate) sequence: u32,
     journal: Option<Journal>,
 }
 
@@ -672,6 +677,8 @@ impl Ledger {
             exits: self.exits.len(),
             events: Vec::new(),
             book: BTreeMap::new(),
+            entries: Vec::new(),
+            orders: Vec::new(),
             settled: BTreeMap::new(),
             entered: BTreeMap::new(),
             forced: BTreeSet::new(),
@@ -699,15 +706,28 @@ impl Ledger {
 
     /// Keeps a record of the book as it was before the block. Called before it is changed.
     pub(crate) fn remember(&mut self, key: RecordKey) {
-        let Self { journal, book, .. } = self;
+        let Self { journal, book, sequence, .. } = self;
         let journal = journal.as_mut().expect("a block is in progress");
-        journal.book.entry(key).or_insert_with(|| book.record(key));
+        match key {
+            RecordKey::Order(id) => {
+                let held = book.orders.owner(id).and_then(|owner| book.orders.held(owner, id));
+                if held.is_none_or(|held| held.stamp != *sequence) {
+                    journal.orders.push((id, held.map(|held| held.order)));
+                }
+            }
+            RecordKey::Entry(id) => journal.entries.push((id, book.entry(id).copied())),
+            _ => drop(journal.book.entry(key).or_insert_with(|| book.record(key))),
+        }
     }
 
-    /// The same for an order that its caller has changed and knows as it was.
-    pub(crate) fn remember_order(&mut self, id: OrderId, before: &OpenOrder) {
-        let journal = self.journal();
-        journal.book.entry(RecordKey::Order(id)).or_insert_with(|| Some(Record::Order(*before)));
+    /// The same for an order that its caller knows, and that this block has not changed before.
+    pub(crate) fn remember_order(&mut self, id: OrderId, before: Option<OpenOrder>) {
+        self.journal().orders.push((id, before));
+    }
+
+    /// The same for an entry that its caller knows.
+    pub(crate) fn remember_entry(&mut self, id: OrderId, before: Option<ZoneEntry>) {
+        self.journal().entries.push((id, before));
     }
 
     /// Records that each zone settled in this block.
@@ -901,7 +921,18 @@ impl Ledger {
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
         }
-        for (key, before) in journal.book {
+        let mut entries = journal.entries;
+        entries.sort_by_key(|(id, _)| *id);
+        entries.dedup_by_key(|(id, _)| *id);
+        let mut orders = journal.orders;
+        orders.sort_by_key(|(id, _)| *id);
+        orders.dedup_by_key(|(id, _)| *id);
+        let book = journal
+            .book
+            .into_iter()
+            .chain(entries.into_iter().map(|(id, before)| (RecordKey::Entry(id), before.map(Record::Entry))))
+            .chain(orders.into_iter().map(|(id, before)| (RecordKey::Order(id), before.map(Record::Order))));
+        for (key, before) in book {
             let after = self.book.record(key);
             if before != after {
                 changes.push((key, before, after));

@@ -78,6 +78,7 @@ use crate::{
     kernel::{self, Int, million},
     ladder::SweepReport,
     ledger::{Ledger, SweepMode},
+    open_orders::OpenOrders,
     state::{
         Account, Compartment, Market, OpenOrder, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     },
@@ -204,21 +205,21 @@ impl Exposure {
 /// Orders, entries and inboxes in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
-    pub orders: BTreeMap<OrderId, OpenOrder>,
-    pub entries: BTreeMap<OrderId, ZoneEntry>,
+    pub orders: OpenOrders,
+    /// By height, then index.
+    pub entries: BTreeMap<Height, BTreeMap<u32, ZoneEntry>>,
     pub inboxes: BTreeMap<(u8, Height), ZoneInbox>,
     pub zones: BTreeMap<u8, ZoneState>,
     // Derived from here on.
-    /// By account: its orders once more, because what is reserved looks at all of them at every change.
-    of: BTreeMap<u32, BTreeMap<OrderId, OpenOrder>>,
-    /// By market: who has orders there, and how many.
-    owners: BTreeMap<MarketId, BTreeMap<u32, u32>>,
-    /// Who has orders that add risk and are not leaving, and how many.
-    adding: BTreeMap<u32, u32>,
+    /// By market: who has orders there.
+    owners: BTreeMap<MarketId, BTreeSet<u32>>,
+    /// Who has orders that add risk and are not leaving.
+    adding: BTreeSet<u32>,
     /// By market: lots of orders that add risk, bought and sold.
     potential: BTreeMap<MarketId, (i64, i64)>,
-    /// By zone: orders that settled parts touched.
-    touched: BTreeMap<u8, BTreeSet<OrderId>>,
+    /// By zone: whose orders settled parts touched, and which. Each at least once, and perhaps others: whoever reads
+    /// it looks at the order.
+    touched: BTreeMap<u8, Vec<(u32, OrderId)>>,
     /// By market: orders that do not wait for a trigger, which are those that a zone knows or will.
     zoned: BTreeMap<MarketId, u32>,
     /// Orders that wait for a trigger.
@@ -233,23 +234,30 @@ fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
     }
 }
 
+/// Whether an order adds risk and is not leaving.
+fn is_adding(order: &OpenOrder) -> bool {
+    !order.terms.closes() && order.stays()
+}
+
 impl Book {
-    /// Adds an order to what is derived, or takes it out.
+    /// Whether the account of an order has another one like this.
+    fn has_another(&self, account: u32, id: OrderId, like: impl Fn(&OpenOrder) -> bool) -> bool {
+        self.orders.of(account).iter().any(|held| held.id != id && like(&held.order))
+    }
+
+    /// Adds an order to what is derived, or takes it out. The orders themselves are up to date.
     fn tally(&mut self, id: OrderId, order: &OpenOrder, zone: u8, sign: i64) {
         let (account, market) = (order.account.0 as u32, order.terms.market);
-        let own = self.of.entry(account).or_default();
-        if sign > 0 {
-            own.insert(id, *order);
-        } else {
-            own.remove(&id);
-        }
-        if own.is_empty() {
-            self.of.remove(&account);
-        }
-        let owners = self.owners.entry(market).or_default();
-        count(owners, account, sign);
-        if owners.is_empty() {
-            self.owners.remove(&market);
+        if !self.has_another(account, id, |other| other.terms.market == market) {
+            let owners = self.owners.entry(market).or_default();
+            if sign > 0 {
+                owners.insert(account);
+            } else {
+                owners.remove(&account);
+            }
+            if owners.is_empty() {
+                self.owners.remove(&market);
+            }
         }
         match order.waiting {
             Some(waiting) => self.triggers.tally(id, order, waiting, sign > 0),
@@ -262,17 +270,21 @@ impl Book {
                 Side::Buy => potential.0 += lots,
                 Side::Sell => potential.1 += lots,
             }
-            if order.stays() {
-                count(&mut self.adding, account, sign);
-            }
         }
-        if order.is_touched() {
-            let touched = self.touched.entry(zone).or_default();
-            if sign > 0 {
-                touched.insert(id);
-            } else {
-                touched.remove(&id);
-            }
+        if is_adding(order) {
+            self.tally_adding(id, account, sign > 0);
+        }
+        if order.is_touched() && sign > 0 {
+            self.touched.entry(zone).or_default().push((account, id));
+        }
+    }
+
+    /// Follows an order that adds risk from now on, or no longer does.
+    fn tally_adding(&mut self, id: OrderId, account: u32, adds: bool) {
+        if adds {
+            self.adding.insert(account);
+        } else if !self.has_another(account, id, is_adding) {
+            self.adding.remove(&account);
         }
     }
 
@@ -285,9 +297,6 @@ impl Book {
             return;
         }
         let (account, terms) = (new.account.0 as u32, &new.terms);
-        if let Some(own) = self.of.get_mut(&account).and_then(|own| own.get_mut(&id)) {
-            *own = *new;
-        }
         if !terms.closes() {
             let more = new.live().0 - old.live().0;
             if more != 0 {
@@ -297,20 +306,12 @@ impl Book {
                     Side::Sell => potential.1 += more,
                 }
             }
-            match (old.stays(), new.stays()) {
-                (true, false) => count(&mut self.adding, account, -1),
-                (false, true) => count(&mut self.adding, account, 1),
-                _ => {}
+            if old.stays() != new.stays() {
+                self.tally_adding(id, account, new.stays());
             }
         }
-        match (old.is_touched(), new.is_touched()) {
-            (true, false) => {
-                self.touched.entry(zone).or_default().remove(&id);
-            }
-            (false, true) => {
-                self.touched.entry(zone).or_default().insert(id);
-            }
-            _ => {}
+        if new.is_touched() && !old.is_touched() {
+            self.touched.entry(zone).or_default().push((account, id));
         }
     }
 
@@ -333,16 +334,16 @@ impl Book {
                 return Err(RecordKey::Inbox(*zone, *at));
             }
         }
-        for (id, own) in &self.entries {
+        for (id, own) in self.entries() {
             let market = own.entry.request.market();
             let fits =
                 market.is_none_or(|market| params(market).is_some_and(|params| params.zone == own.zone));
             let placed = (id.index as usize) < limits::MAX_ENTRIES_PER_INBOX;
             if !self.inboxes.contains_key(&(own.zone, id.height)) || !fits || !placed {
-                return Err(RecordKey::Entry(*id));
+                return Err(RecordKey::Entry(id));
             }
         }
-        for (id, order) in &self.orders {
+        for (id, order) in self.orders.iter() {
             let zone = params(order.terms.market).map_or(0, |params| params.zone);
             let waits = |at: Height| self.inboxes.contains_key(&(zone, at));
             let sound = match order.waiting {
@@ -362,12 +363,25 @@ impl Book {
     }
 
     pub fn has_orders(&self, account: u32) -> bool {
-        self.of.contains_key(&account)
+        !self.orders.of(account).is_empty()
     }
 
     /// Open orders of an account, oldest first.
     pub fn of(&self, account: u32) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
-        self.of.get(&account).into_iter().flatten().map(|(id, order)| (*id, order))
+        self.orders.of(account).iter().map(|held| (held.id, &held.order))
+    }
+
+    /// An entry.
+    pub fn entry(&self, id: OrderId) -> Option<&ZoneEntry> {
+        self.entries.get(&id.height)?.get(&id.index)
+    }
+
+    /// Every entry, by ascending id.
+    fn entries(&self) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        let id = |height: &Height, index: &u32| OrderId { height: *height, index: *index };
+        self.entries
+            .iter()
+            .flat_map(move |(height, own)| own.iter().map(move |(index, own)| (id(height, index), own)))
     }
 
     /// By how much the open interest of a market can grow at most.
@@ -379,7 +393,7 @@ impl Book {
         match key {
             RecordKey::Zone(zone) => self.zones.get(&zone).copied().map(Record::Zone),
             RecordKey::Inbox(zone, height) => self.inboxes.get(&(zone, height)).cloned().map(Record::Inbox),
-            RecordKey::Entry(id) => self.entries.get(&id).copied().map(Record::Entry),
+            RecordKey::Entry(id) => self.entry(id).copied().map(Record::Entry),
             RecordKey::Order(id) => self.orders.get(&id).copied().map(Record::Order),
             _ => None,
         }
@@ -391,7 +405,7 @@ impl Book {
             .inboxes
             .iter()
             .map(|((zone, height), inbox)| (RecordKey::Inbox(*zone, *height), Record::Inbox(inbox.clone())));
-        let entries = self.entries.iter().map(|(id, entry)| (RecordKey::Entry(*id), Record::Entry(*entry)));
+        let entries = self.entries().map(|(id, entry)| (RecordKey::Entry(id), Record::Entry(*entry)));
         let orders = self.orders.iter().map(|(id, order)| (RecordKey::Order(*id), Record::Order(*order)));
         zones.chain(inboxes).chain(entries).chain(orders)
     }
@@ -412,36 +426,52 @@ impl Book {
             (RecordKey::Inbox(zone, height), Some(Record::Inbox(inbox))) => {
                 set(&mut self.inboxes, (zone, height), Some(inbox.clone()));
             }
-            (RecordKey::Entry(id), None) => set(&mut self.entries, id, None),
-            (RecordKey::Entry(id), Some(Record::Entry(entry))) => set(&mut self.entries, id, Some(*entry)),
-            (RecordKey::Order(id), record) => {
-                let new = match record {
-                    Some(Record::Order(order)) => Some(*order),
-                    None => None,
-                    Some(_) => return false,
-                };
-                let old = match new {
-                    Some(order) => self.orders.insert(id, order),
-                    None => self.orders.remove(&id),
-                };
-                let what = |of: &OpenOrder| (of.account, of.terms.market, of.terms.side, of.terms.closes());
-                match (old, new) {
-                    (Some(old), Some(new)) if what(&old) == what(&new) => {
-                        self.retally(id, &old, &new, zone_of(new.terms.market));
-                    }
-                    (old, new) => {
-                        if let Some(old) = old {
-                            self.tally(id, &old, zone_of(old.terms.market), -1);
-                        }
-                        if let Some(new) = new {
-                            self.tally(id, &new, zone_of(new.terms.market), 1);
-                        }
+            (RecordKey::Entry(id), None) => {
+                if let Some(own) = self.entries.get_mut(&id.height) {
+                    own.remove(&id.index);
+                    if own.is_empty() {
+                        self.entries.remove(&id.height);
                     }
                 }
+            }
+            (RecordKey::Entry(id), Some(Record::Entry(entry))) => {
+                self.entries.entry(id.height).or_default().insert(id.index, *entry);
+            }
+            (RecordKey::Order(id), None) => self.put_order(id, None, 0, zone_of),
+            (RecordKey::Order(id), Some(Record::Order(order))) => {
+                self.put_order(id, Some(*order), 0, zone_of);
             }
             _ => return false,
         }
         true
+    }
+
+    /// Puts an order, or takes it away. `stamp` says in which block.
+    pub fn put_order(
+        &mut self,
+        id: OrderId,
+        new: Option<OpenOrder>,
+        stamp: u32,
+        zone_of: impl Fn(MarketId) -> u8,
+    ) {
+        let old = match new {
+            Some(order) => self.orders.insert(id, order, stamp),
+            None => self.orders.remove(id),
+        };
+        let what = |of: &OpenOrder| (of.account, of.terms.market, of.terms.side, of.terms.closes());
+        match (old, new) {
+            (Some(old), Some(new)) if what(&old) == what(&new) => {
+                self.retally(id, &old, &new, zone_of(new.terms.market));
+            }
+            (old, new) => {
+                if let Some(old) = old {
+                    self.tally(id, &old, zone_of(old.terms.market), -1);
+                }
+                if let Some(new) = new {
+                    self.tally(id, &new, zone_of(new.terms.market), 1);
+                }
+            }
+        }
     }
 }
 
@@ -502,7 +532,7 @@ impl Ledger {
         let salt = inbox.salt.unwrap_or_default();
         let entries = self
             .entries_of(zone, height)
-            .filter_map(|id| self.book.entries.get(&id).map(|own| (id.index, own.entry)))
+            .filter_map(|id| self.book.entry(id).map(|own| (id.index, own.entry)))
             .collect();
         Some(Inbox { height, salt, references: inbox.references.clone(), entries })
     }
@@ -525,8 +555,8 @@ impl Ledger {
     }
 
     fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = OrderId> + '_ {
-        let (first, last) = (OrderId { height, index: 0 }, OrderId { height, index: u32::MAX });
-        self.book.entries.range(first..=last).filter(move |(_, own)| own.zone == zone).map(|(id, _)| *id)
+        let own = self.book.entries.get(&height).into_iter().flatten();
+        own.filter(move |(_, own)| own.zone == zone).map(move |(index, _)| OrderId { height, index: *index })
     }
 
     // -----------------------------------------------------------------------------------------
@@ -672,7 +702,7 @@ impl Ledger {
 
     fn owners_in(&self, markets: impl Iterator<Item = MarketId>) -> Vec<u32> {
         let owners = markets.filter_map(|market| self.book.owners.get(&market));
-        owners.flat_map(BTreeMap::keys).copied().collect()
+        owners.flatten().copied().collect()
     }
 
     /// Recomputes what is reserved for each of these. The envelopes are the same for all of them.
@@ -704,14 +734,18 @@ impl Ledger {
     }
 
     pub(crate) fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
-        self.set_book(RecordKey::Order(id), order.map(Record::Order));
+        self.remember(RecordKey::Order(id));
+        let Self { book, markets, sequence, .. } = self;
+        book.put_order(id, order, *sequence, |market| {
+            markets.get(usize::from(market.0)).map_or(0, |market| market.params.orders.zone)
+        });
     }
 
     /// The id of the next entry of this block.
     fn next_entry(&self) -> OrderId {
         let height = self.globals.height;
-        let last = self.book.entries.range(OrderId { height, index: 0 }..).next_back();
-        OrderId { height, index: last.map_or(0, |(id, _)| id.index + 1) }
+        let last = self.book.entries.get(&height).and_then(BTreeMap::last_key_value);
+        OrderId { height, index: last.map_or(0, |(index, _)| index + 1) }
     }
 
     /// Whether the block takes so many entries more.
@@ -1029,7 +1063,7 @@ impl Ledger {
     /// accounts that were.
     pub(crate) fn drop_risk(&mut self) -> u64 {
         let accounts: Vec<u32> = match self.mode {
-            SweepMode::Indexed => self.book.adding.keys().copied().collect(),
+            SweepMode::Indexed => self.book.adding.iter().copied().collect(),
             SweepMode::FullScan => (0..self.slots.len() as u32).collect(),
         };
         let mut dropped = 0;
@@ -1119,7 +1153,7 @@ impl Ledger {
             .zoned
             .keys()
             .map(|market| self.zone_of(*market))
-            .chain(self.book.entries.range(OrderId { height, index: 0 }..).map(|(_, own)| own.zone))
+            .chain(self.book.entries.get(&height).into_iter().flat_map(BTreeMap::values).map(|own| own.zone))
             .collect();
         for zone in busy {
             let references = self
@@ -1184,11 +1218,14 @@ impl Ledger {
             // There is one where anything was filled.
             let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
             for slide in &market.slides {
-                let slid = self.touch(slide.order, |order| order.slid = Some(slide.limit));
-                accounts.extend(slid.map(|order| order.account.0 as u32));
+                let Some(account) = self.book.orders.owner(slide.order) else { continue };
+                self.touch(account, slide.order, |order| order.slid = Some(slide.limit));
+                accounts.push(account);
             }
             for cut in &market.cuts {
-                self.touch(cut.order, |order| order.spent += cut.lots);
+                let Some(account) = self.book.orders.owner(cut.order) else { continue };
+                self.touch(account, cut.order, |order| order.spent += cut.lots);
+                accounts.push(account);
             }
             let mut ends = market.ends.iter().peekable();
             for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
@@ -1206,15 +1243,15 @@ impl Ledger {
                 if end.lots == Lots::ZERO && fills.peek().is_some_and(|fill| fill.order == end.order) {
                     continue;
                 }
-                let Some(order) = self.touch(end.order, |order| order.ended = true) else { continue };
-                let account = order.account.0 as u32;
+                let Some(account) = self.book.orders.owner(end.order) else { continue };
+                let Some(order) = self.touch(account, end.order, |order| order.ended = true) else {
+                    continue;
+                };
                 if order.terms.kind == Kind::Liquidation && order.live() > Lots::ZERO {
                     self.note_unfilled(account, market.market);
                 }
                 accounts.push(account);
             }
-            let cut = market.cuts.iter().filter_map(|cut| self.book.orders.get(&cut.order));
-            accounts.extend(cut.map(|order| order.account.0 as u32));
         }
         if outcome.last {
             // The band of this height does not count any more. Where another one is as wide, nothing changes.
@@ -1265,11 +1302,12 @@ impl Ledger {
         let standing = |id: OrderId| self.book.orders.get(&id).and_then(|order| order.standing(id));
         outcome.check(standing, &inbox.references)?;
         if outcome.last {
-            let over: BTreeSet<OrderId> =
-                outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order).collect();
+            let ends = outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order);
+            let mut over: Vec<OrderId> = ends.filter(|id| id.height == oldest).collect();
+            over.sort_unstable();
             let goes_on = |id: &OrderId| {
                 let immediate = |order: &OpenOrder| order.terms.kind.is_immediate() && !order.ended;
-                self.book.orders.get(id).is_some_and(immediate) && !over.contains(id)
+                over.binary_search(id).is_err() && self.book.orders.get(id).is_some_and(immediate)
             };
             if let Some(id) = self.entries_of(zone, oldest).find(goes_on) {
                 return Err(SettleFault::GoesOn(id));
@@ -1278,13 +1316,18 @@ impl Ledger {
         Ok(inbox.references.clone())
     }
 
-    /// Changes an order in place, but not whose it is, nor its market, side or purpose. Returns it as it was.
-    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
-        let order = self.book.orders.get_mut(&id)?;
-        let old = *order;
-        change(order);
-        let new = *order;
-        self.remember_order(id, &old);
+    /// Changes an order of an account in place, but not whose it is, nor its market, side or purpose. Returns it as it
+    /// was.
+    fn touch(&mut self, account: u32, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
+        let sequence = self.sequence;
+        let held = self.book.orders.held_mut(account, id)?;
+        let old = held.order;
+        change(&mut held.order);
+        let new = held.order;
+        let known = core::mem::replace(&mut held.stamp, sequence) == sequence;
+        if !known {
+            self.remember_order(id, Some(old));
+        }
         let zone = self.zone_of(new.terms.market);
         self.book.retally(id, &old, &new, zone);
         Some(old)
@@ -1302,7 +1345,8 @@ impl Ledger {
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
-        let order = self.touch(fill.order, |order| {
+        // The outcome was checked: the order is of the fill's account.
+        let order = self.touch(fill.account.0 as u32, fill.order, |order| {
             order.spent += fill.lots;
             order.ended |= over;
         });
@@ -1382,22 +1426,41 @@ impl Ledger {
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
     fn end_height(&mut self, zone: u8, height: Height, void: bool) {
-        for id in self.book.touched.remove(&zone).unwrap_or_default() {
-            let Some(order) = self.book.orders.get(&id).copied() else { continue };
+        let mut touched = self.book.touched.remove(&zone).unwrap_or_default();
+        touched.sort_unstable();
+        touched.dedup();
+        for (account, id) in touched {
+            let Some(order) = self.book.orders.held(account, id).map(|held| held.order) else { continue };
+            if !order.is_touched() || self.zone_of(order.terms.market) != zone {
+                continue;
+            }
             match order.standing(id) {
-                Some(own) => drop(self.touch(id, |order| {
+                Some(own) => drop(self.touch(account, id, |order| {
                     (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
                 })),
                 None => self.set_order(id, None),
             }
         }
-        let entries: Vec<OrderId> = self.entries_of(zone, height).collect();
-        for id in entries {
-            self.set_book(RecordKey::Entry(id), None);
-        }
+        self.drop_entries(zone, height);
         self.set_book(RecordKey::Inbox(zone, height), None);
         let voided = if void { height } else { self.last_void(zone) };
         self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height, voided })));
+    }
+
+    /// Takes away what a zone was asked for at a height.
+    fn drop_entries(&mut self, zone: u8, height: Height) {
+        let Some(entries) = self.book.entries.remove(&height) else { return };
+        let mut others = BTreeMap::new();
+        for (index, own) in entries {
+            if own.zone == zone {
+                self.remember_entry(OrderId { height, index }, Some(own));
+            } else {
+                others.insert(index, own);
+            }
+        }
+        if !others.is_empty() {
+            self.book.entries.insert(height, others);
+        }
     }
 
     /// Where the oldest inbox of a zone is `void_after` blocks old, voids all of its inboxes: the later ones were answered,
