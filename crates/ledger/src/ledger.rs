@@ -226,8 +226,8 @@ struct Journal {
     events: Vec<Event>,
     /// Zones and inboxes as they were before the block.
     book: BTreeMap<RecordKey, Option<Record>>,
-    /// Entries as they were before the block. Where one is named twice, the first holds.
-    entries: Vec<(OrderId, Option<ZoneEntry>)>,
+    /// Entries that the block took away, by height. Those of its own height are new.
+    entries: Vec<(Height, BTreeMap<u32, ZoneEntry>)>,
     /// Orders as they were before the block. Where one is named twice, the first holds.
     orders: Vec<(OrderId, Option<OpenOrder>)>,
     /// Records that each zone settled in this block.
@@ -715,7 +715,7 @@ impl Ledger {
                     journal.orders.push((id, held.map(|held| held.order)));
                 }
             }
-            RecordKey::Entry(id) => journal.entries.push((id, book.entry(id).copied())),
+            RecordKey::Entry(_) => {}
             _ => drop(journal.book.entry(key).or_insert_with(|| book.record(key))),
         }
     }
@@ -725,9 +725,17 @@ impl Ledger {
         self.journal().orders.push((id, before));
     }
 
-    /// The same for an entry that its caller knows.
-    pub(crate) fn remember_entry(&mut self, id: OrderId, before: Option<ZoneEntry>) {
-        self.journal().entries.push((id, before));
+    /// Keeps entries of a height before the block, which have been taken away.
+    pub(crate) fn remember_entries(&mut self, height: Height, before: BTreeMap<u32, ZoneEntry>) {
+        self.journal().entries.push((height, before));
+    }
+
+    /// Makes room for what is to be kept of this many orders and their accounts.
+    pub(crate) fn expect_changes(&mut self, orders: usize) {
+        let accounts = orders.min(self.slots.len());
+        let journal = self.journal();
+        journal.orders.reserve(orders);
+        journal.accounts.reserve(accounts);
     }
 
     /// Records that each zone settled in this block.
@@ -921,9 +929,12 @@ impl Ledger {
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
         }
-        let mut entries = journal.entries;
+        let over = journal.entries.into_iter().flat_map(|(height, own)| {
+            own.into_iter().map(move |(index, own)| (OrderId { height, index }, Some(own)))
+        });
+        let new = self.book.entries_at(self.globals.height).map(|(id, _)| (id, None));
+        let mut entries: Vec<(OrderId, Option<ZoneEntry>)> = over.chain(new).collect();
         entries.sort_by_key(|(id, _)| *id);
-        entries.dedup_by_key(|(id, _)| *id);
         let mut orders = journal.orders;
         orders.sort_by_key(|(id, _)| *id);
         orders.dedup_by_key(|(id, _)| *id);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use seawall_types::OrderId;
+use seawall_types::{AccountId, OrderId};
 
 use crate::state::OpenOrder;
 
@@ -38,6 +38,12 @@ impl OpenOrders {
 
     pub fn get(&self, id: &OrderId) -> Option<&OpenOrder> {
         self.held(self.owner(*id)?, *id).map(|held| &held.order)
+    }
+
+    /// The order, most likely of this account.
+    pub fn get_of(&self, account: AccountId, id: &OrderId) -> Option<&OpenOrder> {
+        let own = u32::try_from(account.0).ok().and_then(|account| self.held(account, *id));
+        own.map(|held| &held.order).or_else(|| self.get(id))
     }
 
     pub fn held(&self, account: u32, id: OrderId) -> Option<&Held> {

@@ -265,10 +265,12 @@ impl Book {
         }
         if !order.terms.closes() {
             let lots = sign * order.live().0;
-            let potential = self.potential.entry(market).or_default();
-            match order.terms.side {
-                Side::Buy => potential.0 += lots,
-                Side::Sell => potential.1 += lots,
+            if lots != 0 {
+                let potential = self.potential.entry(market).or_default();
+                match order.terms.side {
+                    Side::Buy => potential.0 += lots,
+                    Side::Sell => potential.1 += lots,
+                }
             }
         }
         if is_adding(order) {
@@ -376,12 +378,15 @@ impl Book {
         self.entries.get(&id.height)?.get(&id.index)
     }
 
+    /// The entries of a height, by ascending id.
+    pub fn entries_at(&self, height: Height) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        let own = self.entries.get(&height).into_iter().flatten();
+        own.map(move |(index, own)| (OrderId { height, index: *index }, own))
+    }
+
     /// Every entry, by ascending id.
     fn entries(&self) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
-        let id = |height: &Height, index: &u32| OrderId { height: *height, index: *index };
-        self.entries
-            .iter()
-            .flat_map(move |(height, own)| own.iter().map(move |(index, own)| (id(height, index), own)))
+        self.entries.keys().flat_map(|height| self.entries_at(*height))
     }
 
     /// By how much the open interest of a market can grow at most.
@@ -530,10 +535,7 @@ impl Ledger {
     pub fn inbox(&self, zone: u8, height: Height) -> Option<Inbox> {
         let inbox = self.book.inboxes.get(&(zone, height))?;
         let salt = inbox.salt.unwrap_or_default();
-        let entries = self
-            .entries_of(zone, height)
-            .filter_map(|id| self.book.entry(id).map(|own| (id.index, own.entry)))
-            .collect();
+        let entries = self.entries_of(zone, height).map(|(id, own)| (id.index, own.entry)).collect();
         Some(Inbox { height, salt, references: inbox.references.clone(), entries })
     }
 
@@ -554,9 +556,8 @@ impl Ledger {
         (ended, self.book.orders.iter().filter_map(rests).collect())
     }
 
-    fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = OrderId> + '_ {
-        let own = self.book.entries.get(&height).into_iter().flatten();
-        own.filter(move |(_, own)| own.zone == zone).map(move |(index, _)| OrderId { height, index: *index })
+    fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        self.book.entries_at(height).filter(move |(_, own)| own.zone == zone)
     }
 
     // -----------------------------------------------------------------------------------------
@@ -735,6 +736,11 @@ impl Ledger {
 
     pub(crate) fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
         self.remember(RecordKey::Order(id));
+        self.put_order(id, order);
+    }
+
+    /// The same for an order that is remembered.
+    fn put_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
         let Self { book, markets, sequence, .. } = self;
         book.put_order(id, order, *sequence, |market| {
             markets.get(usize::from(market.0)).map_or(0, |market| market.params.orders.zone)
@@ -1212,8 +1218,11 @@ impl Ledger {
     pub fn settle(&mut self, zone: u8, outcome: &Outcome) -> Result<SettleReport, SettleFault> {
         let references = self.check_outcome(zone, outcome)?;
         let records: usize = outcome.markets.iter().map(seawall_types::MarketOutcome::records).sum();
+        self.expect_changes(records);
         *self.settled_in_block().entry(zone).or_default() += records;
-        let (mut report, mut accounts) = (SettleReport::default(), Vec::new());
+        let (mut report, mut accounts) = (SettleReport::default(), Vec::with_capacity(records));
+        report.fills.reserve_exact(outcome.markets.iter().map(|market| market.fills.len()).sum());
+        report.ends.reserve_exact(outcome.markets.iter().map(|market| market.ends.len()).sum());
         for market in &outcome.markets {
             // There is one where anything was filled.
             let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
@@ -1299,18 +1308,25 @@ impl Ledger {
         {
             return Err(SettleFault::ForeignMarket(market.market));
         }
-        let standing = |id: OrderId| self.book.orders.get(&id).and_then(|order| order.standing(id));
-        outcome.check(standing, &inbox.references)?;
+        let orders = &self.book.orders;
+        let standing = |id: OrderId, of: Option<AccountId>| {
+            of.map_or_else(|| orders.get(&id), |of| orders.get_of(of, &id))?.standing(id)
+        };
+        outcome.check_among(standing, &inbox.references)?;
         if outcome.last {
             let ends = outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order);
             let mut over: Vec<OrderId> = ends.filter(|id| id.height == oldest).collect();
-            over.sort_unstable();
-            let goes_on = |id: &OrderId| {
+            // As many runs that ascend as there are markets: the stable sort merges them.
+            over.sort();
+            let mut over = over.into_iter().peekable();
+            for (id, own) in self.entries_of(zone, oldest) {
+                while over.next_if(|over| *over < id).is_some() {}
+                let rests = matches!(own.entry.request, Request::Place(terms) if !terms.kind.is_immediate());
                 let immediate = |order: &OpenOrder| order.terms.kind.is_immediate() && !order.ended;
-                over.binary_search(id).is_err() && self.book.orders.get(id).is_some_and(immediate)
-            };
-            if let Some(id) = self.entries_of(zone, oldest).find(goes_on) {
-                return Err(SettleFault::GoesOn(id));
+                let goes_on = || orders.get_of(own.entry.account, &id).is_some_and(immediate);
+                if !rests && over.peek() != Some(&id) && goes_on() {
+                    return Err(SettleFault::GoesOn(id));
+                }
             }
         }
         Ok(inbox.references.clone())
@@ -1426,10 +1442,7 @@ impl Ledger {
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
     fn end_height(&mut self, zone: u8, height: Height, void: bool) {
-        let mut touched = self.book.touched.remove(&zone).unwrap_or_default();
-        touched.sort_unstable();
-        touched.dedup();
-        for (account, id) in touched {
+        for (account, id) in self.book.touched.remove(&zone).unwrap_or_default() {
             let Some(order) = self.book.orders.held(account, id).map(|held| held.order) else { continue };
             if !order.is_touched() || self.zone_of(order.terms.market) != zone {
                 continue;
@@ -1438,7 +1451,10 @@ impl Ledger {
                 Some(own) => drop(self.touch(account, id, |order| {
                     (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
                 })),
-                None => self.set_order(id, None),
+                None => {
+                    self.touch(account, id, |_| {});
+                    self.put_order(id, None);
+                }
             }
         }
         self.drop_entries(zone, height);
@@ -1449,18 +1465,12 @@ impl Ledger {
 
     /// Takes away what a zone was asked for at a height.
     fn drop_entries(&mut self, zone: u8, height: Height) {
-        let Some(entries) = self.book.entries.remove(&height) else { return };
-        let mut others = BTreeMap::new();
-        for (index, own) in entries {
-            if own.zone == zone {
-                self.remember_entry(OrderId { height, index }, Some(own));
-            } else {
-                others.insert(index, own);
-            }
+        let Some(mut over) = self.book.entries.remove(&height) else { return };
+        if over.values().any(|own| own.zone != zone) {
+            let own = over.extract_if(.., |_, own| own.zone == zone).collect();
+            self.book.entries.insert(height, core::mem::replace(&mut over, own));
         }
-        if !others.is_empty() {
-            self.book.entries.insert(height, others);
-        }
+        self.remember_entries(height, over);
     }
 
     /// Where the oldest inbox of a zone is `void_after` blocks old, voids all of its inboxes: the later ones were answered,

@@ -199,7 +199,7 @@ impl Named {
     fn spend(
         &mut self,
         lots: Lots,
-        known: impl Fn(OrderId) -> Result<Order, Fault>,
+        known: impl FnOnce(OrderId) -> Result<Order, Fault>,
     ) -> Result<&Order, Fault> {
         let order = match &mut self.left {
             Some(order) => order,
@@ -291,7 +291,7 @@ impl MarketOutcome {
         height: Height,
         whole: bool,
         reference: Option<&Reference>,
-        orders: impl Fn(OrderId) -> Option<Order>,
+        orders: impl Fn(OrderId, Option<AccountId>) -> Option<Order>,
     ) -> Result<(), Fault> {
         if let Some(price) = self.price {
             let reference = reference.ok_or(Fault::NoAuction(self.market))?;
@@ -299,11 +299,12 @@ impl MarketOutcome {
                 return Err(Fault::OutsideBand(self.market));
             }
         }
-        let known = |id: OrderId| {
-            orders(id)
+        let known_of = |id: OrderId, of: Option<AccountId>| {
+            orders(id, of)
                 .filter(|order| order.id == id && order.terms.market == self.market && id.height <= height)
                 .ok_or(Fault::UnknownOrder(id))
         };
+        let known = |id: OrderId| known_of(id, None);
         // What each order that is named here has left, and its limit. All lists ascend, so whoever goes through one of
         // them goes through this once and searches for nothing.
         let mut named = self.named();
@@ -324,7 +325,7 @@ impl MarketOutcome {
         let mut left = named.iter_mut();
         for (fill, price) in self.fills.iter().zip(self.price.into_iter().cycle()) {
             let own = left.find(|own| own.id == fill.order).ok_or(Fault::UnknownOrder(fill.order))?;
-            let order = own.spend(fill.lots, known)?;
+            let order = own.spend(fill.lots, |id| known_of(id, Some(fill.account)))?;
             let maker = order.id.height < height;
             if (fill.account, fill.side, fill.maker) != (order.account, order.terms.side, maker) {
                 return Err(Fault::WrongFill(fill.order));
@@ -390,6 +391,16 @@ impl Outcome {
     pub fn check(
         &self,
         orders: impl Fn(OrderId) -> Option<Order>,
+        references: &BTreeMap<MarketId, Reference>,
+    ) -> Result<(), Fault> {
+        self.check_among(|id, _| orders(id), references)
+    }
+
+    /// The same, where an order is found sooner by whoever is told whose it should be. That is no more than a hint: a
+    /// fill may name the account of somebody else.
+    pub fn check_among(
+        &self,
+        orders: impl Fn(OrderId, Option<AccountId>) -> Option<Order>,
         references: &BTreeMap<MarketId, Reference>,
     ) -> Result<(), Fault> {
         self.form()?;
