@@ -192,6 +192,14 @@ pub(crate) struct Exposure {
     pub adds: bool,
 }
 
+/// Open orders of an account in one market.
+struct Exposed {
+    market: MarketId,
+    /// The prices at which they can fill.
+    envelope: Option<Band>,
+    exposure: Exposure,
+}
+
 impl Exposure {
     /// Lots of a side, of all its orders.
     pub fn on(&self, side: Side) -> i64 {
@@ -594,8 +602,15 @@ impl Ledger {
 
     /// What waits for a trigger counts as if it was in its zone, but for closing lots: several triggers may wait for
     /// the same, and take what is there when they are crossed.
-    fn add_exposure(&self, of: &mut Exposure, terms: &Terms, waits: bool, envelope: Option<Band>) {
-        let lots = terms.lots.0;
+    fn add_exposure(
+        &self,
+        of: &mut Exposure,
+        terms: &Terms,
+        limit: PriceTicks,
+        lots: i64,
+        waits: bool,
+        envelope: Option<Band>,
+    ) {
         if waits && terms.closes() {
             of.orders += 1;
             return;
@@ -613,7 +628,7 @@ impl Ledger {
         let (Some(envelope), false) = (envelope, terms.closes()) else { return };
         let params = &self.markets[at].params;
         let buys = terms.side == Side::Buy;
-        let worst = if buys { terms.limit.min(envelope.high) } else { terms.limit.max(envelope.low) };
+        let worst = if buys { limit.min(envelope.high) } else { limit.max(envelope.low) };
         let worst = params.unit(worst.min(envelope.high));
         let rate = i128::from(params.taker_fee_ppm.max(params.maker_fee_ppm).0);
         of.friction +=
@@ -622,32 +637,39 @@ impl Ledger {
 
     /// Open orders of an account by market, with one more and whether that one waits for a trigger.
     fn exposures(&self, account: u32, more: Option<(&Terms, bool)>) -> BTreeMap<MarketId, Exposure> {
-        self.exposed(account, more, |market| self.envelope(market)).into_iter().collect()
+        let mut found = Vec::new();
+        self.exposed(account, more, |market| self.envelope(market), &mut found);
+        found.into_iter().map(|own| (own.market, own.exposure)).collect()
     }
 
-    /// The same by ascending market, at these envelopes.
+    /// The same by ascending market, at these envelopes. There are few: adding orders are in markets of positions that
+    /// there are or may be, closing ones in those that there are.
     fn exposed(
         &self,
         account: u32,
         more: Option<(&Terms, bool)>,
         envelope: impl Fn(MarketId) -> Option<Band>,
-    ) -> Vec<(MarketId, Exposure)> {
-        // Few: adding orders are in markets of positions that there are or may be, closing ones in those that there are.
-        let mut found: Vec<(MarketId, Exposure)> = Vec::new();
-        let mut envelopes: Vec<Option<Band>> = Vec::new();
-        let open = self.book.of(account).filter_map(|(id, order)| match order.waiting {
-            Some(_) => Some((order.terms, true)),
-            None => order.standing(id).map(|own| (own.terms, false)),
-        });
-        for (terms, waits) in open.chain(more.map(|(terms, waits)| (*terms, waits))) {
-            let at = found.binary_search_by_key(&terms.market, |(market, _)| *market).unwrap_or_else(|at| {
-                found.insert(at, (terms.market, Exposure::default()));
-                envelopes.insert(at, envelope(terms.market));
-                at
-            });
-            self.add_exposure(&mut found[at].1, &terms, waits, envelopes[at]);
+        found: &mut Vec<Exposed>,
+    ) {
+        found.clear();
+        let mut add = |terms: &Terms, limit: PriceTicks, lots: Lots, waits: bool| {
+            let at = found.iter().position(|own| own.market >= terms.market).unwrap_or(found.len());
+            if found.get(at).is_none_or(|own| own.market != terms.market) {
+                let (market, envelope) = (terms.market, envelope(terms.market));
+                found.insert(at, Exposed { market, envelope, exposure: Exposure::default() });
+            }
+            let Exposed { envelope, exposure, .. } = &mut found[at];
+            self.add_exposure(exposure, terms, limit, lots.0, waits, *envelope);
+        };
+        for (_, order) in self.book.of(account) {
+            if !order.ended {
+                let limit = order.slid.unwrap_or(order.terms.limit);
+                add(&order.terms, limit, order.live(), order.waiting.is_some());
+            }
         }
-        found
+        if let Some((terms, waits)) = more {
+            add(terms, terms.limit, terms.lots, waits);
+        }
     }
 
     pub(crate) fn exposure(&self, account: u32, market: MarketId) -> Exposure {
@@ -712,10 +734,12 @@ impl Ledger {
         accounts.dedup();
         let envelopes: Vec<Option<Band>> = self.markets().map(|(market, _)| self.envelope(market)).collect();
         let envelope = |market: MarketId| envelopes.get(usize::from(market.0)).copied().flatten();
+        let mut exposed = Vec::new();
         for id in accounts {
             let account = &self.slots[id as usize].account;
-            let exposed = self.exposed(id, None, envelope);
-            let reserved = self.reserved_for(account, exposed.iter().map(|(market, own)| (market, own)));
+            self.exposed(id, None, envelope, &mut exposed);
+            let exposures = exposed.iter().map(|own| (&own.market, &own.exposure));
+            let reserved = self.reserved_for(account, exposures);
             if reserved != account.reserved {
                 self.account_mut(id).reserved = reserved;
             }
@@ -1228,12 +1252,18 @@ impl Ledger {
             let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
             for slide in &market.slides {
                 let Some(account) = self.book.orders.owner(slide.order) else { continue };
-                self.touch(account, slide.order, |order| order.slid = Some(slide.limit));
+                self.touch(account, slide.order, |order| {
+                    if outcome.last {
+                        (order.terms.limit, order.slid) = (slide.limit, None);
+                    } else {
+                        order.slid = Some(slide.limit);
+                    }
+                });
                 accounts.push(account);
             }
             for cut in &market.cuts {
                 let Some(account) = self.book.orders.owner(cut.order) else { continue };
-                self.touch(account, cut.order, |order| order.spent += cut.lots);
+                self.spend(account, cut.order, cut.lots, outcome.last);
                 accounts.push(account);
             }
             let mut ends = market.ends.iter().peekable();
@@ -1241,9 +1271,16 @@ impl Ledger {
                 // Both lists ascend. An order that ends with its fill is changed once.
                 while ends.next_if(|end| end.order < fill.order).is_some() {}
                 let over = ends.peek().is_some_and(|end| end.order == fill.order && end.lots == Lots::ZERO);
-                let settled = self.settle_fill(market.market, fill, price, mark, over, &mut report.deficits);
+                // The outcome was checked: the order is of the fill's account.
+                let account = fill.account.0 as u32;
+                let order = if over {
+                    self.end_order(account, fill.order, fill.lots, outcome.last)
+                } else {
+                    self.spend(account, fill.order, fill.lots, outcome.last)
+                };
+                let settled = self.settle_fill(market.market, fill, order, price, mark, &mut report.deficits);
                 report.fills.push(settled);
-                accounts.push(fill.account.0 as u32);
+                accounts.push(account);
             }
             let mut fills = market.fills.iter().peekable();
             for end in &market.ends {
@@ -1253,7 +1290,7 @@ impl Ledger {
                     continue;
                 }
                 let Some(account) = self.book.orders.owner(end.order) else { continue };
-                let Some(order) = self.touch(account, end.order, |order| order.ended = true) else {
+                let Some(order) = self.end_order(account, end.order, Lots::ZERO, outcome.last) else {
                     continue;
                 };
                 if order.terms.kind == Kind::Liquidation && order.live() > Lots::ZERO {
@@ -1349,23 +1386,48 @@ impl Ledger {
         Some(old)
     }
 
-    /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop. What is
-    /// reserved for its account follows when all of the part is settled. `over` says that the order ends with it.
+    /// Takes lots of an order that goes on, or whose end is yet to come. In the last part of an outcome its terms follow
+    /// at once: the height ends with it.
+    fn spend(&mut self, account: u32, id: OrderId, lots: Lots, last: bool) -> Option<OpenOrder> {
+        self.touch(account, id, |order| {
+            if last {
+                order.terms.lots -= lots;
+            } else {
+                order.spent += lots;
+            }
+        })
+    }
+
+    /// Ends an order of which this many lots were filled: it goes at once if the height ends with this part. Returns it
+    /// as it was.
+    fn end_order(&mut self, account: u32, id: OrderId, filled: Lots, last: bool) -> Option<OpenOrder> {
+        if !last {
+            return self.touch(account, id, |order| {
+                order.spent += filled;
+                order.ended = true;
+            });
+        }
+        let held = self.book.orders.held(account, id)?;
+        let (old, known) = (held.order, held.stamp == self.sequence);
+        if !known {
+            self.remember_order(id, Some(old));
+        }
+        self.put_order(id, None);
+        Some(old)
+    }
+
+    /// Trades one fill of an order, which is given as it was before. Lots of a closing order that the position does not
+    /// have any more go to the backstop. What is reserved for its account follows when all of the part is settled.
     fn settle_fill(
         &mut self,
         market: MarketId,
         fill: &Fill,
+        order: Option<OpenOrder>,
         price: PriceTicks,
         mark: PriceTicks,
-        over: bool,
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
-        // The outcome was checked: the order is of the fill's account.
-        let order = self.touch(fill.account.0 as u32, fill.order, |order| {
-            order.spent += fill.lots;
-            order.ended |= over;
-        });
         let (closes, liquidation) = order
             .map_or((false, false), |order| (order.terms.closes(), order.terms.kind == Kind::Liquidation));
         let id = fill.account.0 as u32;
@@ -1451,10 +1513,7 @@ impl Ledger {
                 Some(own) => drop(self.touch(account, id, |order| {
                     (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
                 })),
-                None => {
-                    self.touch(account, id, |_| {});
-                    self.put_order(id, None);
-                }
+                None => drop(self.end_order(account, id, Lots::ZERO, true)),
             }
         }
         self.drop_entries(zone, height);
