@@ -228,13 +228,13 @@ struct Journal {
     book: BTreeMap<RecordKey, Option<Record>>,
     /// Entries that the block took away, by height. Those of its own height are new.
     entries: Vec<(Height, BTreeMap<u32, ZoneEntry>)>,
-    /// Orders as they were before the block. Where one is named twice, the first holds.
-    orders: Vec<(OrderId, Option<OpenOrder>)>,
+    /// Orders as they were before the block, and whose. Where one is named twice, the first holds.
+    orders: Vec<(OrderId, u32, Option<OpenOrder>)>,
     /// Records that each zone settled in this block.
     settled: BTreeMap<u8, usize>,
     /// Entries that each zone got in this block.
     entered: BTreeMap<u8, usize>,
-    /// Accounts with orders whose positions the ladder changed.
+    /// Accounts with closing orders whose positions the ladder or a fill changed.
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
     unfilled: BTreeSet<(u32, MarketId)>,
@@ -704,25 +704,16 @@ impl Ledger {
         self.journal().events.push(event);
     }
 
-    /// Keeps a record of the book as it was before the block. Called before it is changed.
+    /// Keeps a zone or an inbox as it was before the block. Called before it is changed.
     pub(crate) fn remember(&mut self, key: RecordKey) {
-        let Self { journal, book, sequence, .. } = self;
+        let Self { journal, book, .. } = self;
         let journal = journal.as_mut().expect("a block is in progress");
-        match key {
-            RecordKey::Order(id) => {
-                let held = book.orders.owner(id).and_then(|owner| book.orders.held(owner, id));
-                if held.is_none_or(|held| held.stamp != *sequence) {
-                    journal.orders.push((id, held.map(|held| held.order)));
-                }
-            }
-            RecordKey::Entry(_) => {}
-            _ => drop(journal.book.entry(key).or_insert_with(|| book.record(key))),
-        }
+        journal.book.entry(key).or_insert_with(|| book.record(key));
     }
 
-    /// The same for an order that its caller knows, and that this block has not changed before.
-    pub(crate) fn remember_order(&mut self, id: OrderId, before: Option<OpenOrder>) {
-        self.journal().orders.push((id, before));
+    /// The same for an order of an account that this block has not changed before.
+    pub(crate) fn remember_order(&mut self, id: OrderId, account: u32, before: Option<OpenOrder>) {
+        self.journal().orders.push((id, account, before));
     }
 
     /// Keeps entries of a height before the block, which have been taken away.
@@ -756,9 +747,9 @@ impl Ledger {
         self.journal.as_ref().and_then(|journal| journal.entered.get(&zone).copied()).unwrap_or_default()
     }
 
-    /// Notes that the ladder or a fill changed a position of somebody with orders.
+    /// Notes that the ladder or a fill changed a position of somebody with orders that close it.
     pub(crate) fn force(&mut self, id: u32) {
-        if self.book.has_orders(id) {
+        if self.book.of(id).any(|(_, order)| order.terms.closes()) {
             self.journal().forced.insert(id);
         }
     }
@@ -892,7 +883,10 @@ impl Ledger {
     pub fn end_block(&mut self) -> BlockDelta {
         self.close_inboxes();
         let journal = self.journal.take().expect("a block is in progress");
-        let mut changes = Vec::with_capacity(journal.accounts.len() + self.markets.len() + 1);
+        let entries = journal.entries.iter().map(|(_, own)| own.len()).sum::<usize>()
+            + self.book.entries_at(self.globals.height).count();
+        let books = journal.book.len() + entries + journal.orders.len();
+        let mut changes = Vec::with_capacity(journal.accounts.len() + self.markets.len() + 1 + books);
         if journal.globals != self.globals {
             changes.push((
                 RecordKey::Globals,
@@ -929,24 +923,29 @@ impl Ledger {
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
         }
-        let over = journal.entries.into_iter().flat_map(|(height, own)| {
-            own.into_iter().map(move |(index, own)| (OrderId { height, index }, Some(own)))
-        });
-        let new = self.book.entries_at(self.globals.height).map(|(id, _)| (id, None));
-        let mut entries: Vec<(OrderId, Option<ZoneEntry>)> = over.chain(new).collect();
-        entries.sort_by_key(|(id, _)| *id);
-        let mut orders = journal.orders;
-        orders.sort_by_key(|(id, _)| *id);
-        orders.dedup_by_key(|(id, _)| *id);
-        let book = journal
-            .book
-            .into_iter()
-            .chain(entries.into_iter().map(|(id, before)| (RecordKey::Entry(id), before.map(Record::Entry))))
-            .chain(orders.into_iter().map(|(id, before)| (RecordKey::Order(id), before.map(Record::Order))));
-        for (key, before) in book {
+        for (key, before) in journal.book {
             let after = self.book.record(key);
             if before != after {
                 changes.push((key, before, after));
+            }
+        }
+        let first = changes.len();
+        for (height, entries) in journal.entries {
+            let key = |index: u32| RecordKey::Entry(OrderId { height, index });
+            changes.extend(entries.into_iter().map(|(at, own)| (key(at), Some(Record::Entry(own)), None)));
+        }
+        let new = self.book.entries_at(self.globals.height);
+        changes.extend(new.map(|(id, own)| (RecordKey::Entry(id), None, Some(Record::Entry(*own)))));
+        // In order already, unless zones share a height.
+        changes[first..].sort_by_key(|(key, _, _)| *key);
+        let mut orders = journal.orders;
+        orders.sort_by_key(|(id, _, _)| *id);
+        orders.dedup_by_key(|(id, _, _)| *id);
+        for (id, account, before) in orders {
+            let after = self.book.orders.held(account, id).map(|held| held.order);
+            if before != after {
+                let key = RecordKey::Order(id);
+                changes.push((key, before.map(Record::Order), after.map(Record::Order)));
             }
         }
         self.assert_conserved();

@@ -759,7 +759,16 @@ impl Ledger {
     }
 
     pub(crate) fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
-        self.remember(RecordKey::Order(id));
+        let held = self.book.orders.owner(id).and_then(|owner| self.book.orders.held(owner, id));
+        match (held, order) {
+            (Some(held), _) if held.stamp == self.sequence => {}
+            (Some(held), _) => {
+                let before = held.order;
+                self.remember_order(id, before.account.0 as u32, Some(before));
+            }
+            (None, Some(order)) => self.remember_order(id, order.account.0 as u32, None),
+            (None, None) => return,
+        }
         self.put_order(id, order);
     }
 
@@ -796,7 +805,8 @@ impl Ledger {
         let id = self.next_entry();
         self.count_entry(zone);
         let entry = ZoneEntry { zone, entry: Entry { account, request } };
-        self.set_book(RecordKey::Entry(id), Some(Record::Entry(entry)));
+        // Nothing is to be kept: an entry of this height is this block's.
+        self.book.entries.entry(id.height).or_default().insert(id.index, entry);
         id
     }
 
@@ -1379,7 +1389,7 @@ impl Ledger {
         let new = held.order;
         let known = core::mem::replace(&mut held.stamp, sequence) == sequence;
         if !known {
-            self.remember_order(id, Some(old));
+            self.remember_order(id, account, Some(old));
         }
         let zone = self.zone_of(new.terms.market);
         self.book.retally(id, &old, &new, zone);
@@ -1410,7 +1420,7 @@ impl Ledger {
         let held = self.book.orders.held(account, id)?;
         let (old, known) = (held.order, held.stamp == self.sequence);
         if !known {
-            self.remember_order(id, Some(old));
+            self.remember_order(id, account, Some(old));
         }
         self.put_order(id, None);
         Some(old)
