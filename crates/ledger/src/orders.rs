@@ -219,10 +219,6 @@ pub(crate) struct Book {
     pub inboxes: BTreeMap<(u8, Height), ZoneInbox>,
     pub zones: BTreeMap<u8, ZoneState>,
     // Derived from here on.
-    /// By market: who has orders there.
-    owners: BTreeMap<MarketId, BTreeSet<u32>>,
-    /// Who has orders that add risk and are not leaving.
-    adding: BTreeSet<u32>,
     /// By market: lots of orders that add risk, bought and sold.
     potential: BTreeMap<MarketId, (i64, i64)>,
     /// By zone: whose orders settled parts touched, and which. Each at least once, and perhaps others: whoever reads
@@ -242,31 +238,10 @@ fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
     }
 }
 
-/// Whether an order adds risk and is not leaving.
-fn is_adding(order: &OpenOrder) -> bool {
-    !order.terms.closes() && order.stays()
-}
-
 impl Book {
-    /// Whether the account of an order has another one like this.
-    fn has_another(&self, account: u32, id: OrderId, like: impl Fn(&OpenOrder) -> bool) -> bool {
-        self.orders.of(account).iter().any(|held| held.id != id && like(&held.order))
-    }
-
     /// Adds an order to what is derived, or takes it out. The orders themselves are up to date.
     fn tally(&mut self, id: OrderId, order: &OpenOrder, zone: u8, sign: i64) {
         let (account, market) = (order.account.0 as u32, order.terms.market);
-        if !self.has_another(account, id, |other| other.terms.market == market) {
-            let owners = self.owners.entry(market).or_default();
-            if sign > 0 {
-                owners.insert(account);
-            } else {
-                owners.remove(&account);
-            }
-            if owners.is_empty() {
-                self.owners.remove(&market);
-            }
-        }
         match order.waiting {
             Some(waiting) => self.triggers.tally(id, order, waiting, sign > 0),
             None => count(&mut self.zoned, market, sign),
@@ -281,20 +256,8 @@ impl Book {
                 }
             }
         }
-        if is_adding(order) {
-            self.tally_adding(id, account, sign > 0);
-        }
         if order.is_touched() && sign > 0 {
             self.touched.entry(zone).or_default().push((account, id));
-        }
-    }
-
-    /// Follows an order that adds risk from now on, or no longer does.
-    fn tally_adding(&mut self, id: OrderId, account: u32, adds: bool) {
-        if adds {
-            self.adding.insert(account);
-        } else if !self.has_another(account, id, is_adding) {
-            self.adding.remove(&account);
         }
     }
 
@@ -315,9 +278,6 @@ impl Book {
                     Side::Buy => potential.0 += more,
                     Side::Sell => potential.1 += more,
                 }
-            }
-            if old.stays() != new.stays() {
-                self.tally_adding(id, account, new.stays());
             }
         }
         if new.is_touched() && !old.is_touched() {
@@ -373,12 +333,12 @@ impl Book {
     }
 
     pub fn has_orders(&self, account: u32) -> bool {
-        !self.orders.of(account).is_empty()
+        self.orders.has_any(account)
     }
 
     /// Open orders of an account, oldest first.
     pub fn of(&self, account: u32) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
-        self.orders.of(account).iter().map(|held| (held.id, &held.order))
+        self.orders.of(account)
     }
 
     /// An entry.
@@ -724,8 +684,7 @@ impl Ledger {
     }
 
     fn owners_in(&self, markets: impl Iterator<Item = MarketId>) -> Vec<u32> {
-        let owners = markets.filter_map(|market| self.book.owners.get(&market));
-        owners.flatten().copied().collect()
+        markets.flat_map(|market| self.book.orders.traders(market)).collect()
     }
 
     /// Recomputes what is reserved for each of these. The envelopes are the same for all of them.
@@ -1103,7 +1062,7 @@ impl Ledger {
     /// accounts that were.
     pub(crate) fn drop_risk(&mut self) -> u64 {
         let accounts: Vec<u32> = match self.mode {
-            SweepMode::Indexed => self.book.adding.iter().copied().collect(),
+            SweepMode::Indexed => self.book.orders.adding().collect(),
             SweepMode::FullScan => (0..self.slots.len() as u32).collect(),
         };
         let mut dropped = 0;
@@ -1392,6 +1351,7 @@ impl Ledger {
             self.remember_order(id, account, Some(old));
         }
         let zone = self.zone_of(new.terms.market);
+        self.book.orders.changed(account, &old, &new);
         self.book.retally(id, &old, &new, zone);
         Some(old)
     }
