@@ -421,7 +421,7 @@ impl Ledger {
             let placed = match (key, record) {
                 (RecordKey::Globals, Record::Globals(record)) => globals.replace(record).is_none(),
                 (RecordKey::Market(id), Record::Market(record)) => {
-                    place(&mut markets, usize::from(id.0), record, limits::MAX_MARKETS as u64)
+                    place(&mut markets, usize::from(id.0), *record, limits::MAX_MARKETS as u64)
                 }
                 (RecordKey::Account(id), Record::Account(record)) => {
                     place(&mut accounts, id.0 as usize, record, limits::MAX_ACCOUNTS)
@@ -544,11 +544,9 @@ impl Ledger {
     /// Every record, by ascending key.
     pub fn records(&self) -> impl Iterator<Item = (RecordKey, Record)> + '_ {
         let globals = core::iter::once((RecordKey::Globals, Record::Globals(self.globals.clone())));
-        let markets = self
-            .markets
-            .iter()
-            .enumerate()
-            .map(|(at, market)| (RecordKey::Market(MarketId(at as u16)), Record::Market(market.clone())));
+        let markets = self.markets.iter().enumerate().map(|(at, market)| {
+            (RecordKey::Market(MarketId(at as u16)), Record::Market(Box::new(market.clone())))
+        });
         let accounts = self.slots.iter().enumerate().map(|(at, slot)| {
             (RecordKey::Account(AccountId(at as u64)), Record::Account(slot.account.clone()))
         });
@@ -898,8 +896,8 @@ impl Ledger {
             if let Some(before) = before.filter(|before| **before != self.markets[at]) {
                 changes.push((
                     RecordKey::Market(MarketId(at as u16)),
-                    Some(Record::Market(*before)),
-                    Some(Record::Market(self.markets[at].clone())),
+                    Some(Record::Market(before)),
+                    Some(Record::Market(Box::new(self.markets[at].clone()))),
                 ));
             }
         }
@@ -1000,7 +998,7 @@ impl Ledger {
                     self.sheets[at] = Sheet::new(market);
                     self.index[at].stale = true;
                 }
-                self.markets[at] = market.clone();
+                self.markets[at] = Market::clone(market);
                 self.refresh_sheet(id);
             }
             (RecordKey::Account(id), Some(Record::Account(account))) => {
