@@ -211,7 +211,7 @@ pub fn decode(tag: Tag, index: u64, bytes: &[u8]) -> Result<Stored, CodecError> 
         Tag::Globals => Stored::Ledger(RecordKey::Globals, Record::Globals(get_globals(&mut buf)?)),
         Tag::Market => {
             let market = MarketId(narrow(index)?);
-            Stored::Ledger(RecordKey::Market(market), Record::Market(get_market(&mut buf)?))
+            Stored::Ledger(RecordKey::Market(market), Record::Market(Box::new(get_market(&mut buf)?)))
         }
         Tag::Account => {
             Stored::Ledger(RecordKey::Account(AccountId(index)), Record::Account(get_account(&mut buf)?))

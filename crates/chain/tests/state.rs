@@ -1081,7 +1081,7 @@ fn stored() -> impl Strategy<Value = Stored> {
     prop_oneof![
         globals_().boxed().prop_map(|globals| Stored::Ledger(RecordKey::Globals, Record::Globals(globals))),
         (any_::market_id(), market_().boxed())
-            .prop_map(|(id, market)| Stored::Ledger(RecordKey::Market(id), Record::Market(market))),
+            .prop_map(|(id, market)| Stored::Ledger(RecordKey::Market(id), Record::Market(Box::new(market)))),
         (0..1u64 << 56, account_().boxed()).prop_map(|(id, account)| Stored::Ledger(
             RecordKey::Account(AccountId(id)),
             Record::Account(account)

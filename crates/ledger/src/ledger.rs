@@ -17,6 +17,7 @@ use crate::{
     params::{ChainParams, ParamsError},
     state::{
         Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, Record, RecordKey,
+        ZoneEntry,
     },
 };
 
@@ -223,13 +224,17 @@ struct Journal {
     accounts: Vec<(u32, Option<Account>)>,
     exits: usize,
     events: Vec<Event>,
-    /// Orders, entries and inboxes as they were before the block.
+    /// Zones and inboxes as they were before the block.
     book: BTreeMap<RecordKey, Option<Record>>,
+    /// Entries that the block took away, by height. Those of its own height are new.
+    entries: Vec<(Height, BTreeMap<u32, ZoneEntry>)>,
+    /// Orders as they were before the block, and whose. Where one is named twice, the first holds.
+    orders: Vec<(OrderId, u32, Option<OpenOrder>)>,
     /// Records that each zone settled in this block.
     settled: BTreeMap<u8, usize>,
     /// Entries that each zone got in this block.
     entered: BTreeMap<u8, usize>,
-    /// Accounts with orders whose positions the ladder changed.
+    /// Accounts with closing orders whose positions the ladder or a fill changed.
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
     unfilled: BTreeSet<(u32, MarketId)>,
@@ -256,7 +261,7 @@ pub struct Ledger {
     /// Accounts with a scheduled cancel, by its time.
     pub(crate) scheduled: BTreeSet<(TimeMs, u32)>,
     totals: Totals,
-    sequence: u32,
+    pub(crate) sequence: u32,
     journal: Option<Journal>,
 }
 
@@ -416,7 +421,7 @@ impl Ledger {
             let placed = match (key, record) {
                 (RecordKey::Globals, Record::Globals(record)) => globals.replace(record).is_none(),
                 (RecordKey::Market(id), Record::Market(record)) => {
-                    place(&mut markets, usize::from(id.0), record, limits::MAX_MARKETS as u64)
+                    place(&mut markets, usize::from(id.0), *record, limits::MAX_MARKETS as u64)
                 }
                 (RecordKey::Account(id), Record::Account(record)) => {
                     place(&mut accounts, id.0 as usize, record, limits::MAX_ACCOUNTS)
@@ -539,11 +544,9 @@ impl Ledger {
     /// Every record, by ascending key.
     pub fn records(&self) -> impl Iterator<Item = (RecordKey, Record)> + '_ {
         let globals = core::iter::once((RecordKey::Globals, Record::Globals(self.globals.clone())));
-        let markets = self
-            .markets
-            .iter()
-            .enumerate()
-            .map(|(at, market)| (RecordKey::Market(MarketId(at as u16)), Record::Market(market.clone())));
+        let markets = self.markets.iter().enumerate().map(|(at, market)| {
+            (RecordKey::Market(MarketId(at as u16)), Record::Market(Box::new(market.clone())))
+        });
         let accounts = self.slots.iter().enumerate().map(|(at, slot)| {
             (RecordKey::Account(AccountId(at as u64)), Record::Account(slot.account.clone()))
         });
@@ -672,6 +675,8 @@ impl Ledger {
             exits: self.exits.len(),
             events: Vec::new(),
             book: BTreeMap::new(),
+            entries: Vec::new(),
+            orders: Vec::new(),
             settled: BTreeMap::new(),
             entered: BTreeMap::new(),
             forced: BTreeSet::new(),
@@ -697,17 +702,29 @@ impl Ledger {
         self.journal().events.push(event);
     }
 
-    /// Keeps a record of the book as it was before the block. Called before it is changed.
+    /// Keeps a zone or an inbox as it was before the block. Called before it is changed.
     pub(crate) fn remember(&mut self, key: RecordKey) {
         let Self { journal, book, .. } = self;
         let journal = journal.as_mut().expect("a block is in progress");
         journal.book.entry(key).or_insert_with(|| book.record(key));
     }
 
-    /// The same for an order that its caller has changed and knows as it was.
-    pub(crate) fn remember_order(&mut self, id: OrderId, before: &OpenOrder) {
+    /// The same for an order of an account that this block has not changed before.
+    pub(crate) fn remember_order(&mut self, id: OrderId, account: u32, before: Option<OpenOrder>) {
+        self.journal().orders.push((id, account, before));
+    }
+
+    /// Keeps entries of a height before the block, which have been taken away.
+    pub(crate) fn remember_entries(&mut self, height: Height, before: BTreeMap<u32, ZoneEntry>) {
+        self.journal().entries.push((height, before));
+    }
+
+    /// Makes room for what is to be kept of this many orders and their accounts.
+    pub(crate) fn expect_changes(&mut self, orders: usize) {
+        let accounts = orders.min(self.slots.len());
         let journal = self.journal();
-        journal.book.entry(RecordKey::Order(id)).or_insert_with(|| Some(Record::Order(*before)));
+        journal.orders.reserve(orders);
+        journal.accounts.reserve(accounts);
     }
 
     /// Records that each zone settled in this block.
@@ -728,9 +745,9 @@ impl Ledger {
         self.journal.as_ref().and_then(|journal| journal.entered.get(&zone).copied()).unwrap_or_default()
     }
 
-    /// Notes that the ladder or a fill changed a position of somebody with orders.
+    /// Notes that the ladder or a fill changed a position of somebody with orders that close it.
     pub(crate) fn force(&mut self, id: u32) {
-        if self.book.has_orders(id) {
+        if self.book.of(id).any(|(_, order)| order.terms.closes()) {
             self.journal().forced.insert(id);
         }
     }
@@ -864,7 +881,10 @@ impl Ledger {
     pub fn end_block(&mut self) -> BlockDelta {
         self.close_inboxes();
         let journal = self.journal.take().expect("a block is in progress");
-        let mut changes = Vec::with_capacity(journal.accounts.len() + self.markets.len() + 1);
+        let entries = journal.entries.iter().map(|(_, own)| own.len()).sum::<usize>()
+            + self.book.entries_at(self.globals.height).count();
+        let books = journal.book.len() + entries + journal.orders.len();
+        let mut changes = Vec::with_capacity(journal.accounts.len() + self.markets.len() + 1 + books);
         if journal.globals != self.globals {
             changes.push((
                 RecordKey::Globals,
@@ -876,8 +896,8 @@ impl Ledger {
             if let Some(before) = before.filter(|before| **before != self.markets[at]) {
                 changes.push((
                     RecordKey::Market(MarketId(at as u16)),
-                    Some(Record::Market(*before)),
-                    Some(Record::Market(self.markets[at].clone())),
+                    Some(Record::Market(before)),
+                    Some(Record::Market(Box::new(self.markets[at].clone()))),
                 ));
             }
         }
@@ -905,6 +925,25 @@ impl Ledger {
             let after = self.book.record(key);
             if before != after {
                 changes.push((key, before, after));
+            }
+        }
+        let first = changes.len();
+        for (height, entries) in journal.entries {
+            let key = |index: u32| RecordKey::Entry(OrderId { height, index });
+            changes.extend(entries.into_iter().map(|(at, own)| (key(at), Some(Record::Entry(own)), None)));
+        }
+        let new = self.book.entries_at(self.globals.height);
+        changes.extend(new.map(|(id, own)| (RecordKey::Entry(id), None, Some(Record::Entry(*own)))));
+        // In order already, unless zones share a height.
+        changes[first..].sort_by_key(|(key, _, _)| *key);
+        let mut orders = journal.orders;
+        orders.sort_by_key(|(id, _, _)| *id);
+        orders.dedup_by_key(|(id, _, _)| *id);
+        for (id, account, before) in orders {
+            let after = self.book.orders.held(account, id).map(|held| held.order);
+            if before != after {
+                let key = RecordKey::Order(id);
+                changes.push((key, before.map(Record::Order), after.map(Record::Order)));
             }
         }
         self.assert_conserved();
@@ -959,7 +998,7 @@ impl Ledger {
                     self.sheets[at] = Sheet::new(market);
                     self.index[at].stale = true;
                 }
-                self.markets[at] = market.clone();
+                self.markets[at] = Market::clone(market);
                 self.refresh_sheet(id);
             }
             (RecordKey::Account(id), Some(Record::Account(account))) => {

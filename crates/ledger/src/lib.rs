@@ -89,6 +89,7 @@ mod index;
 mod ladder;
 mod ledger;
 mod nonces;
+mod open_orders;
 mod orders;
 mod schedule;
 mod state;

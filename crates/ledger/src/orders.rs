@@ -78,6 +78,7 @@ use crate::{
     kernel::{self, Int, million},
     ladder::SweepReport,
     ledger::{Ledger, SweepMode},
+    open_orders::OpenOrders,
     state::{
         Account, Compartment, Market, OpenOrder, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     },
@@ -212,6 +213,14 @@ pub(crate) struct Exposure {
     pub adds: bool,
 }
 
+/// Open orders of an account in one market.
+struct Exposed {
+    market: MarketId,
+    /// The prices at which they can fill.
+    envelope: Option<Band>,
+    exposure: Exposure,
+}
+
 impl Exposure {
     /// Lots of a side, of all its orders.
     pub fn on(&self, side: Side) -> i64 {
@@ -225,21 +234,17 @@ impl Exposure {
 /// Orders, entries and inboxes in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
-    pub orders: BTreeMap<OrderId, OpenOrder>,
-    pub entries: BTreeMap<OrderId, ZoneEntry>,
+    pub orders: OpenOrders,
+    /// By height, then index.
+    pub entries: BTreeMap<Height, BTreeMap<u32, ZoneEntry>>,
     pub inboxes: BTreeMap<(u8, Height), ZoneInbox>,
     pub zones: BTreeMap<u8, ZoneState>,
     // Derived from here on.
-    /// By account: its orders once more, because what is reserved looks at all of them at every change.
-    of: BTreeMap<u32, BTreeMap<OrderId, OpenOrder>>,
-    /// By market: who has orders there, and how many.
-    owners: BTreeMap<MarketId, BTreeMap<u32, u32>>,
-    /// Who has orders that add risk and are not leaving, and how many.
-    adding: BTreeMap<u32, u32>,
     /// By market: lots of orders that add risk, bought and sold.
     potential: BTreeMap<MarketId, (i64, i64)>,
-    /// By zone: orders that settled parts touched.
-    touched: BTreeMap<u8, BTreeSet<OrderId>>,
+    /// By zone: whose orders settled parts touched, and which. Each at least once, and perhaps others: whoever reads
+    /// it looks at the order.
+    touched: BTreeMap<u8, Vec<(u32, OrderId)>>,
     /// By market: orders that do not wait for a trigger, which are those that a zone knows or will.
     zoned: BTreeMap<MarketId, u32>,
     /// Orders that wait for a trigger.
@@ -255,45 +260,25 @@ fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
 }
 
 impl Book {
-    /// Adds an order to what is derived, or takes it out.
+    /// Adds an order to what is derived, or takes it out. The orders themselves are up to date.
     fn tally(&mut self, id: OrderId, order: &OpenOrder, zone: u8, sign: i64) {
         let (account, market) = (order.account.0 as u32, order.terms.market);
-        let own = self.of.entry(account).or_default();
-        if sign > 0 {
-            own.insert(id, *order);
-        } else {
-            own.remove(&id);
-        }
-        if own.is_empty() {
-            self.of.remove(&account);
-        }
-        let owners = self.owners.entry(market).or_default();
-        count(owners, account, sign);
-        if owners.is_empty() {
-            self.owners.remove(&market);
-        }
         match order.waiting {
             Some(waiting) => self.triggers.tally(id, order, waiting, sign > 0),
             None => count(&mut self.zoned, market, sign),
         }
         if !order.terms.closes() {
             let lots = sign * order.live().0;
-            let potential = self.potential.entry(market).or_default();
-            match order.terms.side {
-                Side::Buy => potential.0 += lots,
-                Side::Sell => potential.1 += lots,
-            }
-            if order.stays() {
-                count(&mut self.adding, account, sign);
+            if lots != 0 {
+                let potential = self.potential.entry(market).or_default();
+                match order.terms.side {
+                    Side::Buy => potential.0 += lots,
+                    Side::Sell => potential.1 += lots,
+                }
             }
         }
-        if order.is_touched() {
-            let touched = self.touched.entry(zone).or_default();
-            if sign > 0 {
-                touched.insert(id);
-            } else {
-                touched.remove(&id);
-            }
+        if order.is_touched() && sign > 0 {
+            self.touched.entry(zone).or_default().push((account, id));
         }
     }
 
@@ -306,9 +291,6 @@ impl Book {
             return;
         }
         let (account, terms) = (new.account.0 as u32, &new.terms);
-        if let Some(own) = self.of.get_mut(&account).and_then(|own| own.get_mut(&id)) {
-            *own = *new;
-        }
         if !terms.closes() {
             let more = new.live().0 - old.live().0;
             if more != 0 {
@@ -318,20 +300,9 @@ impl Book {
                     Side::Sell => potential.1 += more,
                 }
             }
-            match (old.stays(), new.stays()) {
-                (true, false) => count(&mut self.adding, account, -1),
-                (false, true) => count(&mut self.adding, account, 1),
-                _ => {}
-            }
         }
-        match (old.is_touched(), new.is_touched()) {
-            (true, false) => {
-                self.touched.entry(zone).or_default().remove(&id);
-            }
-            (false, true) => {
-                self.touched.entry(zone).or_default().insert(id);
-            }
-            _ => {}
+        if new.is_touched() && !old.is_touched() {
+            self.touched.entry(zone).or_default().push((account, id));
         }
     }
 
@@ -354,16 +325,16 @@ impl Book {
                 return Err(RecordKey::Inbox(*zone, *at));
             }
         }
-        for (id, own) in &self.entries {
+        for (id, own) in self.entries() {
             let market = own.entry.request.market();
             let fits =
                 market.is_none_or(|market| params(market).is_some_and(|params| params.zone == own.zone));
             let placed = (id.index as usize) < limits::MAX_ENTRIES_PER_INBOX;
             if !self.inboxes.contains_key(&(own.zone, id.height)) || !fits || !placed {
-                return Err(RecordKey::Entry(*id));
+                return Err(RecordKey::Entry(id));
             }
         }
-        for (id, order) in &self.orders {
+        for (id, order) in self.orders.iter() {
             let zone = params(order.terms.market).map_or(0, |params| params.zone);
             let waits = |at: Height| self.inboxes.contains_key(&(zone, at));
             let sound = match order.waiting {
@@ -383,12 +354,28 @@ impl Book {
     }
 
     pub fn has_orders(&self, account: u32) -> bool {
-        self.of.contains_key(&account)
+        self.orders.has_any(account)
     }
 
     /// Open orders of an account, oldest first.
     pub fn of(&self, account: u32) -> impl Iterator<Item = (OrderId, &OpenOrder)> {
-        self.of.get(&account).into_iter().flatten().map(|(id, order)| (*id, order))
+        self.orders.of(account)
+    }
+
+    /// An entry.
+    pub fn entry(&self, id: OrderId) -> Option<&ZoneEntry> {
+        self.entries.get(&id.height)?.get(&id.index)
+    }
+
+    /// The entries of a height, by ascending id.
+    pub fn entries_at(&self, height: Height) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        let own = self.entries.get(&height).into_iter().flatten();
+        own.map(move |(index, own)| (OrderId { height, index: *index }, own))
+    }
+
+    /// Every entry, by ascending id.
+    fn entries(&self) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        self.entries.keys().flat_map(|height| self.entries_at(*height))
     }
 
     /// By how much the open interest of a market can grow at most.
@@ -400,7 +387,7 @@ impl Book {
         match key {
             RecordKey::Zone(zone) => self.zones.get(&zone).copied().map(Record::Zone),
             RecordKey::Inbox(zone, height) => self.inboxes.get(&(zone, height)).cloned().map(Record::Inbox),
-            RecordKey::Entry(id) => self.entries.get(&id).copied().map(Record::Entry),
+            RecordKey::Entry(id) => self.entry(id).copied().map(Record::Entry),
             RecordKey::Order(id) => self.orders.get(&id).copied().map(Record::Order),
             _ => None,
         }
@@ -412,7 +399,7 @@ impl Book {
             .inboxes
             .iter()
             .map(|((zone, height), inbox)| (RecordKey::Inbox(*zone, *height), Record::Inbox(inbox.clone())));
-        let entries = self.entries.iter().map(|(id, entry)| (RecordKey::Entry(*id), Record::Entry(*entry)));
+        let entries = self.entries().map(|(id, entry)| (RecordKey::Entry(id), Record::Entry(*entry)));
         let orders = self.orders.iter().map(|(id, order)| (RecordKey::Order(*id), Record::Order(*order)));
         zones.chain(inboxes).chain(entries).chain(orders)
     }
@@ -433,36 +420,52 @@ impl Book {
             (RecordKey::Inbox(zone, height), Some(Record::Inbox(inbox))) => {
                 set(&mut self.inboxes, (zone, height), Some(inbox.clone()));
             }
-            (RecordKey::Entry(id), None) => set(&mut self.entries, id, None),
-            (RecordKey::Entry(id), Some(Record::Entry(entry))) => set(&mut self.entries, id, Some(*entry)),
-            (RecordKey::Order(id), record) => {
-                let new = match record {
-                    Some(Record::Order(order)) => Some(*order),
-                    None => None,
-                    Some(_) => return false,
-                };
-                let old = match new {
-                    Some(order) => self.orders.insert(id, order),
-                    None => self.orders.remove(&id),
-                };
-                let what = |of: &OpenOrder| (of.account, of.terms.market, of.terms.side, of.terms.closes());
-                match (old, new) {
-                    (Some(old), Some(new)) if what(&old) == what(&new) => {
-                        self.retally(id, &old, &new, zone_of(new.terms.market));
-                    }
-                    (old, new) => {
-                        if let Some(old) = old {
-                            self.tally(id, &old, zone_of(old.terms.market), -1);
-                        }
-                        if let Some(new) = new {
-                            self.tally(id, &new, zone_of(new.terms.market), 1);
-                        }
+            (RecordKey::Entry(id), None) => {
+                if let Some(own) = self.entries.get_mut(&id.height) {
+                    own.remove(&id.index);
+                    if own.is_empty() {
+                        self.entries.remove(&id.height);
                     }
                 }
+            }
+            (RecordKey::Entry(id), Some(Record::Entry(entry))) => {
+                self.entries.entry(id.height).or_default().insert(id.index, *entry);
+            }
+            (RecordKey::Order(id), None) => self.put_order(id, None, 0, zone_of),
+            (RecordKey::Order(id), Some(Record::Order(order))) => {
+                self.put_order(id, Some(*order), 0, zone_of);
             }
             _ => return false,
         }
         true
+    }
+
+    /// Puts an order, or takes it away. `stamp` says in which block.
+    pub fn put_order(
+        &mut self,
+        id: OrderId,
+        new: Option<OpenOrder>,
+        stamp: u32,
+        zone_of: impl Fn(MarketId) -> u8,
+    ) {
+        let old = match new {
+            Some(order) => self.orders.insert(id, order, stamp),
+            None => self.orders.remove(id),
+        };
+        let what = |of: &OpenOrder| (of.account, of.terms.market, of.terms.side, of.terms.closes());
+        match (old, new) {
+            (Some(old), Some(new)) if what(&old) == what(&new) => {
+                self.retally(id, &old, &new, zone_of(new.terms.market));
+            }
+            (old, new) => {
+                if let Some(old) = old {
+                    self.tally(id, &old, zone_of(old.terms.market), -1);
+                }
+                if let Some(new) = new {
+                    self.tally(id, &new, zone_of(new.terms.market), 1);
+                }
+            }
+        }
     }
 }
 
@@ -521,10 +524,7 @@ impl Ledger {
     pub fn inbox(&self, zone: u8, height: Height) -> Option<Inbox> {
         let inbox = self.book.inboxes.get(&(zone, height))?;
         let salt = inbox.salt.unwrap_or_default();
-        let entries = self
-            .entries_of(zone, height)
-            .filter_map(|id| self.book.entries.get(&id).map(|own| (id.index, own.entry)))
-            .collect();
+        let entries = self.entries_of(zone, height).map(|(id, own)| (id.index, own.entry)).collect();
         Some(Inbox { height, salt, references: inbox.references.clone(), entries })
     }
 
@@ -545,9 +545,8 @@ impl Ledger {
         (ended, self.book.orders.iter().filter_map(rests).collect())
     }
 
-    fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = OrderId> + '_ {
-        let (first, last) = (OrderId { height, index: 0 }, OrderId { height, index: u32::MAX });
-        self.book.entries.range(first..=last).filter(move |(_, own)| own.zone == zone).map(|(id, _)| *id)
+    fn entries_of(&self, zone: u8, height: Height) -> impl Iterator<Item = (OrderId, &ZoneEntry)> {
+        self.book.entries_at(height).filter(move |(_, own)| own.zone == zone)
     }
 
     // -----------------------------------------------------------------------------------------
@@ -584,8 +583,15 @@ impl Ledger {
 
     /// What waits for a trigger counts as if it was in its zone, but for closing lots: several triggers may wait for
     /// the same, and take what is there when they are crossed.
-    fn add_exposure(&self, of: &mut Exposure, terms: &Terms, waits: bool, envelope: Option<Band>) {
-        let lots = terms.lots.0;
+    fn add_exposure(
+        &self,
+        of: &mut Exposure,
+        terms: &Terms,
+        limit: PriceTicks,
+        lots: i64,
+        waits: bool,
+        envelope: Option<Band>,
+    ) {
         if waits && terms.closes() {
             of.orders += 1;
             return;
@@ -603,7 +609,7 @@ impl Ledger {
         let (Some(envelope), false) = (envelope, terms.closes()) else { return };
         let params = &self.markets[at].params;
         let buys = terms.side == Side::Buy;
-        let worst = if buys { terms.limit.min(envelope.high) } else { terms.limit.max(envelope.low) };
+        let worst = if buys { limit.min(envelope.high) } else { limit.max(envelope.low) };
         let worst = params.unit(worst.min(envelope.high));
         let rate = i128::from(params.taker_fee_ppm.max(params.maker_fee_ppm).0);
         of.friction +=
@@ -612,32 +618,39 @@ impl Ledger {
 
     /// Open orders of an account by market, with one more and whether that one waits for a trigger.
     fn exposures(&self, account: u32, more: Option<(&Terms, bool)>) -> BTreeMap<MarketId, Exposure> {
-        self.exposed(account, more, |market| self.envelope(market)).into_iter().collect()
+        let mut found = Vec::new();
+        self.exposed(account, more, |market| self.envelope(market), &mut found);
+        found.into_iter().map(|own| (own.market, own.exposure)).collect()
     }
 
-    /// The same by ascending market, at these envelopes.
+    /// The same by ascending market, at these envelopes. There are few: adding orders are in markets of positions that
+    /// there are or may be, closing ones in those that there are.
     fn exposed(
         &self,
         account: u32,
         more: Option<(&Terms, bool)>,
         envelope: impl Fn(MarketId) -> Option<Band>,
-    ) -> Vec<(MarketId, Exposure)> {
-        // Few: adding orders are in markets of positions that there are or may be, closing ones in those that there are.
-        let mut found: Vec<(MarketId, Exposure)> = Vec::new();
-        let mut envelopes: Vec<Option<Band>> = Vec::new();
-        let open = self.book.of(account).filter_map(|(id, order)| match order.waiting {
-            Some(_) => Some((order.terms, true)),
-            None => order.standing(id).map(|own| (own.terms, false)),
-        });
-        for (terms, waits) in open.chain(more.map(|(terms, waits)| (*terms, waits))) {
-            let at = found.binary_search_by_key(&terms.market, |(market, _)| *market).unwrap_or_else(|at| {
-                found.insert(at, (terms.market, Exposure::default()));
-                envelopes.insert(at, envelope(terms.market));
-                at
-            });
-            self.add_exposure(&mut found[at].1, &terms, waits, envelopes[at]);
+        found: &mut Vec<Exposed>,
+    ) {
+        found.clear();
+        let mut add = |terms: &Terms, limit: PriceTicks, lots: Lots, waits: bool| {
+            let at = found.iter().position(|own| own.market >= terms.market).unwrap_or(found.len());
+            if found.get(at).is_none_or(|own| own.market != terms.market) {
+                let (market, envelope) = (terms.market, envelope(terms.market));
+                found.insert(at, Exposed { market, envelope, exposure: Exposure::default() });
+            }
+            let Exposed { envelope, exposure, .. } = &mut found[at];
+            self.add_exposure(exposure, terms, limit, lots.0, waits, *envelope);
+        };
+        for (_, order) in self.book.of(account) {
+            if !order.ended {
+                let limit = order.slid.unwrap_or(order.terms.limit);
+                add(&order.terms, limit, order.live(), order.waiting.is_some());
+            }
         }
-        found
+        if let Some((terms, waits)) = more {
+            add(terms, terms.limit, terms.lots, waits);
+        }
     }
 
     pub(crate) fn exposure(&self, account: u32, market: MarketId) -> Exposure {
@@ -692,8 +705,7 @@ impl Ledger {
     }
 
     fn owners_in(&self, markets: impl Iterator<Item = MarketId>) -> Vec<u32> {
-        let owners = markets.filter_map(|market| self.book.owners.get(&market));
-        owners.flat_map(BTreeMap::keys).copied().collect()
+        markets.flat_map(|market| self.book.orders.traders(market)).collect()
     }
 
     /// Recomputes what is reserved for each of these. The envelopes are the same for all of them.
@@ -702,10 +714,12 @@ impl Ledger {
         accounts.dedup();
         let envelopes: Vec<Option<Band>> = self.markets().map(|(market, _)| self.envelope(market)).collect();
         let envelope = |market: MarketId| envelopes.get(usize::from(market.0)).copied().flatten();
+        let mut exposed = Vec::new();
         for id in accounts {
             let account = &self.slots[id as usize].account;
-            let exposed = self.exposed(id, None, envelope);
-            let reserved = self.reserved_for(account, exposed.iter().map(|(market, own)| (market, own)));
+            self.exposed(id, None, envelope, &mut exposed);
+            let exposures = exposed.iter().map(|own| (&own.market, &own.exposure));
+            let reserved = self.reserved_for(account, exposures);
             if reserved != account.reserved {
                 self.account_mut(id).reserved = reserved;
             }
@@ -725,14 +739,32 @@ impl Ledger {
     }
 
     pub(crate) fn set_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
-        self.set_book(RecordKey::Order(id), order.map(Record::Order));
+        let held = self.book.orders.owner(id).and_then(|owner| self.book.orders.held(owner, id));
+        match (held, order) {
+            (Some(held), _) if held.stamp == self.sequence => {}
+            (Some(held), _) => {
+                let before = held.order;
+                self.remember_order(id, before.account.0 as u32, Some(before));
+            }
+            (None, Some(order)) => self.remember_order(id, order.account.0 as u32, None),
+            (None, None) => return,
+        }
+        self.put_order(id, order);
+    }
+
+    /// The same for an order that is remembered.
+    fn put_order(&mut self, id: OrderId, order: Option<OpenOrder>) {
+        let Self { book, markets, sequence, .. } = self;
+        book.put_order(id, order, *sequence, |market| {
+            markets.get(usize::from(market.0)).map_or(0, |market| market.params.orders.zone)
+        });
     }
 
     /// The id of the next entry of this block.
     fn next_entry(&self) -> OrderId {
         let height = self.globals.height;
-        let last = self.book.entries.range(OrderId { height, index: 0 }..).next_back();
-        OrderId { height, index: last.map_or(0, |(id, _)| id.index + 1) }
+        let last = self.book.entries.get(&height).and_then(BTreeMap::last_key_value);
+        OrderId { height, index: last.map_or(0, |(index, _)| index + 1) }
     }
 
     /// Whether the block takes so many entries more.
@@ -753,7 +785,8 @@ impl Ledger {
         let id = self.next_entry();
         self.count_entry(zone);
         let entry = ZoneEntry { zone, entry: Entry { account, request } };
-        self.set_book(RecordKey::Entry(id), Some(Record::Entry(entry)));
+        // Nothing is to be kept: an entry of this height is this block's.
+        self.book.entries.entry(id.height).or_default().insert(id.index, entry);
         id
     }
 
@@ -919,7 +952,8 @@ impl Ledger {
                 }
         };
         if let Name::Id(id) = name {
-            let own = self.book.orders.get(&id).filter(|order| order.account == account && fits(id, order));
+            let own = self.book.orders.get_of(account, &id);
+            let own = own.filter(|order| order.account == account && fits(id, order));
             return own.map(|order| (id, *order)).into_iter().collect();
         }
         let own = self.book.of(account.0 as u32).filter(|(id, order)| fits(*id, order));
@@ -1060,7 +1094,7 @@ impl Ledger {
     /// accounts that were.
     pub(crate) fn drop_risk(&mut self) -> u64 {
         let accounts: Vec<u32> = match self.mode {
-            SweepMode::Indexed => self.book.adding.keys().copied().collect(),
+            SweepMode::Indexed => self.book.orders.adding().collect(),
             SweepMode::FullScan => (0..self.slots.len() as u32).collect(),
         };
         let mut dropped = 0;
@@ -1150,7 +1184,7 @@ impl Ledger {
             .zoned
             .keys()
             .map(|market| self.zone_of(*market))
-            .chain(self.book.entries.range(OrderId { height, index: 0 }..).map(|(_, own)| own.zone))
+            .chain(self.book.entries.get(&height).into_iter().flat_map(BTreeMap::values).map(|own| own.zone))
             .collect();
         for zone in busy {
             let references = self
@@ -1209,26 +1243,45 @@ impl Ledger {
     pub fn settle(&mut self, zone: u8, outcome: &Outcome) -> Result<SettleReport, SettleFault> {
         let references = self.check_outcome(zone, outcome)?;
         let records: usize = outcome.markets.iter().map(seawall_types::MarketOutcome::records).sum();
+        self.expect_changes(records);
         *self.settled_in_block().entry(zone).or_default() += records;
-        let (mut report, mut accounts) = (SettleReport::default(), Vec::new());
+        let (mut report, mut accounts) = (SettleReport::default(), Vec::with_capacity(records));
+        report.fills.reserve_exact(outcome.markets.iter().map(|market| market.fills.len()).sum());
+        report.ends.reserve_exact(outcome.markets.iter().map(|market| market.ends.len()).sum());
         for market in &outcome.markets {
             // There is one where anything was filled.
             let mark = references.get(&market.market).map_or(PriceTicks(0), |reference| reference.mark);
             for slide in &market.slides {
-                let slid = self.touch(slide.order, |order| order.slid = Some(slide.limit));
-                accounts.extend(slid.map(|order| order.account.0 as u32));
+                let Some(account) = self.book.orders.owner(slide.order) else { continue };
+                self.touch(account, slide.order, |order| {
+                    if outcome.last {
+                        (order.terms.limit, order.slid) = (slide.limit, None);
+                    } else {
+                        order.slid = Some(slide.limit);
+                    }
+                });
+                accounts.push(account);
             }
             for cut in &market.cuts {
-                self.touch(cut.order, |order| order.spent += cut.lots);
+                let Some(account) = self.book.orders.owner(cut.order) else { continue };
+                self.spend(account, cut.order, cut.lots, outcome.last);
+                accounts.push(account);
             }
             let mut ends = market.ends.iter().peekable();
             for (fill, price) in market.fills.iter().zip(market.price.into_iter().cycle()) {
                 // Both lists ascend. An order that ends with its fill is changed once.
                 while ends.next_if(|end| end.order < fill.order).is_some() {}
                 let over = ends.peek().is_some_and(|end| end.order == fill.order && end.lots == Lots::ZERO);
-                let settled = self.settle_fill(market.market, fill, price, mark, over, &mut report.deficits);
+                // The outcome was checked: the order is of the fill's account.
+                let account = fill.account.0 as u32;
+                let order = if over {
+                    self.end_order(account, fill.order, fill.lots, outcome.last)
+                } else {
+                    self.spend(account, fill.order, fill.lots, outcome.last)
+                };
+                let settled = self.settle_fill(market.market, fill, order, price, mark, &mut report.deficits);
                 report.fills.push(settled);
-                accounts.push(fill.account.0 as u32);
+                accounts.push(account);
             }
             let mut fills = market.fills.iter().peekable();
             for end in &market.ends {
@@ -1237,15 +1290,15 @@ impl Ledger {
                 if end.lots == Lots::ZERO && fills.peek().is_some_and(|fill| fill.order == end.order) {
                     continue;
                 }
-                let Some(order) = self.touch(end.order, |order| order.ended = true) else { continue };
-                let account = order.account.0 as u32;
+                let Some(account) = self.book.orders.owner(end.order) else { continue };
+                let Some(order) = self.end_order(account, end.order, Lots::ZERO, outcome.last) else {
+                    continue;
+                };
                 if order.terms.kind == Kind::Liquidation && order.live() > Lots::ZERO {
                     self.note_unfilled(account, market.market);
                 }
                 accounts.push(account);
             }
-            let cut = market.cuts.iter().filter_map(|cut| self.book.orders.get(&cut.order));
-            accounts.extend(cut.map(|order| order.account.0 as u32));
         }
         if outcome.last {
             // The band of this height does not count any more. Where another one is as wide, nothing changes.
@@ -1293,50 +1346,90 @@ impl Ledger {
         {
             return Err(SettleFault::ForeignMarket(market.market));
         }
-        let standing = |id: OrderId| self.book.orders.get(&id).and_then(|order| order.standing(id));
-        outcome.check(standing, &inbox.references)?;
+        let orders = &self.book.orders;
+        let standing = |id: OrderId, of: Option<AccountId>| {
+            of.map_or_else(|| orders.get(&id), |of| orders.get_of(of, &id))?.standing(id)
+        };
+        outcome.check_among(standing, &inbox.references)?;
         if outcome.last {
-            let over: BTreeSet<OrderId> =
-                outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order).collect();
-            let goes_on = |id: &OrderId| {
+            let ends = outcome.markets.iter().flat_map(|own| &own.ends).map(|end| end.order);
+            let mut over: Vec<OrderId> = ends.filter(|id| id.height == oldest).collect();
+            // As many runs that ascend as there are markets: the stable sort merges them.
+            over.sort();
+            let mut over = over.into_iter().peekable();
+            for (id, own) in self.entries_of(zone, oldest) {
+                while over.next_if(|over| *over < id).is_some() {}
+                let rests = matches!(own.entry.request, Request::Place(terms) if !terms.kind.is_immediate());
                 let immediate = |order: &OpenOrder| order.terms.kind.is_immediate() && !order.ended;
-                self.book.orders.get(id).is_some_and(immediate) && !over.contains(id)
-            };
-            if let Some(id) = self.entries_of(zone, oldest).find(goes_on) {
-                return Err(SettleFault::GoesOn(id));
+                let goes_on = || orders.get_of(own.entry.account, &id).is_some_and(immediate);
+                if !rests && over.peek() != Some(&id) && goes_on() {
+                    return Err(SettleFault::GoesOn(id));
+                }
             }
         }
         Ok(inbox.references.clone())
     }
 
-    /// Changes an order in place, but not whose it is, nor its market, side or purpose. Returns it as it was.
-    fn touch(&mut self, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
-        let order = self.book.orders.get_mut(&id)?;
-        let old = *order;
-        change(order);
-        let new = *order;
-        self.remember_order(id, &old);
+    /// Changes an order of an account in place, but not whose it is, nor its market, side or purpose. Returns it as it
+    /// was.
+    fn touch(&mut self, account: u32, id: OrderId, change: impl FnOnce(&mut OpenOrder)) -> Option<OpenOrder> {
+        let sequence = self.sequence;
+        let held = self.book.orders.held_mut(account, id)?;
+        let old = held.order;
+        change(&mut held.order);
+        let new = held.order;
+        let known = core::mem::replace(&mut held.stamp, sequence) == sequence;
+        if !known {
+            self.remember_order(id, account, Some(old));
+        }
         let zone = self.zone_of(new.terms.market);
+        self.book.orders.changed(account, &old, &new);
         self.book.retally(id, &old, &new, zone);
         Some(old)
     }
 
-    /// Trades one fill. Lots of a closing order that the position does not have any more go to the backstop. What is
-    /// reserved for its account follows when all of the part is settled. `over` says that the order ends with it.
+    /// Takes lots of an order that goes on, or whose end is yet to come. In the last part of an outcome its terms follow
+    /// at once: the height ends with it.
+    fn spend(&mut self, account: u32, id: OrderId, lots: Lots, last: bool) -> Option<OpenOrder> {
+        self.touch(account, id, |order| {
+            if last {
+                order.terms.lots -= lots;
+            } else {
+                order.spent += lots;
+            }
+        })
+    }
+
+    /// Ends an order of which this many lots were filled: it goes at once if the height ends with this part. Returns it
+    /// as it was.
+    fn end_order(&mut self, account: u32, id: OrderId, filled: Lots, last: bool) -> Option<OpenOrder> {
+        if !last {
+            return self.touch(account, id, |order| {
+                order.spent += filled;
+                order.ended = true;
+            });
+        }
+        let held = self.book.orders.held(account, id)?;
+        let (old, known) = (held.order, held.stamp == self.sequence);
+        if !known {
+            self.remember_order(id, account, Some(old));
+        }
+        self.put_order(id, None);
+        Some(old)
+    }
+
+    /// Trades one fill of an order, which is given as it was before. Lots of a closing order that the position does not
+    /// have any more go to the backstop. What is reserved for its account follows when all of the part is settled.
     fn settle_fill(
         &mut self,
         market: MarketId,
         fill: &Fill,
+        order: Option<OpenOrder>,
         price: PriceTicks,
         mark: PriceTicks,
-        over: bool,
         deficits: &mut SweepReport,
     ) -> SettledFill {
         let at = usize::from(market.0);
-        let order = self.touch(fill.order, |order| {
-            order.spent += fill.lots;
-            order.ended |= over;
-        });
         let (closes, liquidation) = order
             .map_or((false, false), |order| (order.terms.closes(), order.terms.kind == Kind::Liquidation));
         let id = fill.account.0 as u32;
@@ -1413,22 +1506,32 @@ impl Ledger {
 
     /// A height of a zone is over: what its parts did to orders becomes their terms.
     fn end_height(&mut self, zone: u8, height: Height, void: bool) {
-        for id in self.book.touched.remove(&zone).unwrap_or_default() {
-            let Some(order) = self.book.orders.get(&id).copied() else { continue };
+        for (account, id) in self.book.touched.remove(&zone).unwrap_or_default() {
+            let Some(order) = self.book.orders.held(account, id).map(|held| held.order) else { continue };
+            if !order.is_touched() || self.zone_of(order.terms.market) != zone {
+                continue;
+            }
             match order.standing(id) {
-                Some(own) => drop(self.touch(id, |order| {
+                Some(own) => drop(self.touch(account, id, |order| {
                     (order.terms, order.spent, order.slid) = (own.terms, Lots::ZERO, None);
                 })),
-                None => self.set_order(id, None),
+                None => drop(self.end_order(account, id, Lots::ZERO, true)),
             }
         }
-        let entries: Vec<OrderId> = self.entries_of(zone, height).collect();
-        for id in entries {
-            self.set_book(RecordKey::Entry(id), None);
-        }
+        self.drop_entries(zone, height);
         self.set_book(RecordKey::Inbox(zone, height), None);
         let voided = if void { height } else { self.last_void(zone) };
         self.set_book(RecordKey::Zone(zone), Some(Record::Zone(ZoneState { ended: height, voided })));
+    }
+
+    /// Takes away what a zone was asked for at a height.
+    fn drop_entries(&mut self, zone: u8, height: Height) {
+        let Some(mut over) = self.book.entries.remove(&height) else { return };
+        if over.values().any(|own| own.zone != zone) {
+            let own = over.extract_if(.., |_, own| own.zone == zone).collect();
+            self.book.entries.insert(height, core::mem::replace(&mut over, own));
+        }
+        self.remember_entries(height, over);
     }
 
     /// Where the oldest inbox of a zone is `void_after` blocks old, voids all of its inboxes: the later ones were answered,

@@ -251,8 +251,8 @@ pub enum RecordKey {
 pub enum Record {
     /// [`RecordKey::Globals`].
     Globals(Globals),
-    /// [`RecordKey::Market`].
-    Market(Market),
+    /// [`RecordKey::Market`]. By far the largest, and there are few: all others would be as long in memory.
+    Market(Box<Market>),
     /// [`RecordKey::Account`].
     Account(Account),
     /// [`RecordKey::Exit`].

@@ -1,7 +1,7 @@
 //! What a zone gives out, and what settlement checks in an outcome that it did not compute.
 
 use crate::{
-    AccountId, Height, Kind, Lots, MarketId, OnCross, Order, OrderId, PriceTicks, Reference, Side, Terms,
+    AccountId, Height, Kind, Lots, MarketId, OnCross, Order, OrderId, PriceTicks, Reference, Side,
     inbox::is_price,
     limits::{MAX_LOTS, MAX_MARKETS, MAX_ORDERS_PER_OUTCOME, MIN_RECORDS_PER_PART},
 };
@@ -186,6 +186,34 @@ fn in_range(lots: Lots, least: i64) -> bool {
     (least..=MAX_LOTS).contains(&lots.0)
 }
 
+/// An order that an outcome names.
+struct Named {
+    id: OrderId,
+    /// The order, as it is left after the records that were looked at so far. `None` before the first.
+    left: Option<Order>,
+    ended: bool,
+}
+
+impl Named {
+    /// Takes lots of it. `known` gives the order as it stood before. Returns the order as it is left.
+    fn spend(
+        &mut self,
+        lots: Lots,
+        known: impl FnOnce(OrderId) -> Result<Order, Fault>,
+    ) -> Result<&Order, Fault> {
+        let order = match &mut self.left {
+            Some(order) => order,
+            none => none.insert(known(self.id)?),
+        };
+        let rest = Lots(order.terms.lots.0.checked_sub(lots.0).unwrap_or(-1));
+        if rest < Lots::ZERO {
+            return Err(Fault::TooManyLots(self.id));
+        }
+        order.terms.lots = rest;
+        Ok(order)
+    }
+}
+
 impl MarketOutcome {
     const fn new(market: MarketId) -> Self {
         Self {
@@ -244,27 +272,43 @@ impl MarketOutcome {
         }
     }
 
+    /// The orders that are named, ascending, each once.
+    fn named(&self) -> Vec<Named> {
+        let mut ids: Vec<OrderId> = Vec::with_capacity(self.records());
+        ids.extend(self.slides.iter().map(|slide| slide.order));
+        ids.extend(self.fills.iter().map(|fill| fill.order));
+        ids.extend(self.cuts.iter().map(|cut| cut.order));
+        ids.extend(self.ends.iter().map(|end| end.order));
+        // Four runs that ascend: the stable sort merges them.
+        ids.sort();
+        ids.dedup();
+        ids.into_iter().map(|id| Named { id, left: None, ended: false }).collect()
+    }
+
+    /// What is in its one form is checked against the orders.
     fn check(
         &self,
         height: Height,
         whole: bool,
         reference: Option<&Reference>,
-        orders: impl Fn(OrderId) -> Option<Order>,
+        orders: impl Fn(OrderId, Option<AccountId>) -> Option<Order>,
     ) -> Result<(), Fault> {
-        self.form()?;
         if let Some(price) = self.price {
             let reference = reference.ok_or(Fault::NoAuction(self.market))?;
             if !reference.band.contains(price) {
                 return Err(Fault::OutsideBand(self.market));
             }
         }
-        let known = |id: OrderId| {
-            orders(id)
+        let known_of = |id: OrderId, of: Option<AccountId>| {
+            orders(id, of)
                 .filter(|order| order.id == id && order.terms.market == self.market && id.height <= height)
                 .ok_or(Fault::UnknownOrder(id))
         };
-        // What each order that is named here has left, and its limit.
-        let mut left: BTreeMap<OrderId, Order> = BTreeMap::new();
+        let known = |id: OrderId| known_of(id, None);
+        // What each order that is named here has left, and its limit. All lists ascend, so whoever goes through one of
+        // them goes through this once and searches for nothing.
+        let mut named = self.named();
+        let mut left = named.iter_mut();
         for slide in &self.slides {
             let mut order = known(slide.order)?;
             let slides = order.terms.kind == Kind::PostOnly(OnCross::Slide) && order.id.height == height;
@@ -273,23 +317,15 @@ impl MarketOutcome {
                 return Err(Fault::WrongSlide(slide.order));
             }
             order.terms.limit = slide.limit;
-            left.insert(order.id, order);
-        }
-        let spend = |left: &mut BTreeMap<OrderId, Order>, id: OrderId, lots: Lots| {
-            let order = match left.get(&id) {
-                Some(order) => *order,
-                None => known(id)?,
-            };
-            let rest = Lots(order.terms.lots.0.checked_sub(lots.0).unwrap_or(-1));
-            if rest < Lots::ZERO {
-                return Err(Fault::TooManyLots(id));
+            if let Some(own) = left.find(|own| own.id == slide.order) {
+                own.left = Some(order);
             }
-            left.insert(id, Order { terms: Terms { lots: rest, ..order.terms }, ..order });
-            Ok(order)
-        };
+        }
         let mut balance: i128 = 0;
+        let mut left = named.iter_mut();
         for (fill, price) in self.fills.iter().zip(self.price.into_iter().cycle()) {
-            let order = spend(&mut left, fill.order, fill.lots)?;
+            let own = left.find(|own| own.id == fill.order).ok_or(Fault::UnknownOrder(fill.order))?;
+            let order = own.spend(fill.lots, |id| known_of(id, Some(fill.account)))?;
             let maker = order.id.height < height;
             if (fill.account, fill.side, fill.maker) != (order.account, order.terms.side, maker) {
                 return Err(Fault::WrongFill(fill.order));
@@ -300,20 +336,25 @@ impl MarketOutcome {
             let lots = i128::from(fill.lots.0);
             balance += if fill.side == Side::Buy { lots } else { -lots };
         }
+        let mut at = 0;
         for cut in &self.cuts {
-            spend(&mut left, cut.order, cut.lots)?;
+            // An order may be cut for several reasons.
+            while named.get(at).is_some_and(|own| own.id < cut.order) {
+                at += 1;
+            }
+            named.get_mut(at).ok_or(Fault::UnknownOrder(cut.order))?.spend(cut.lots, known)?;
         }
+        let mut left = named.iter_mut();
         for end in &self.ends {
-            let order = spend(&mut left, end.order, Lots::ZERO)?;
-            if order.terms.lots != end.lots {
+            let own = left.find(|own| own.id == end.order).ok_or(Fault::UnknownOrder(end.order))?;
+            if own.spend(Lots::ZERO, known)?.terms.lots != end.lots {
                 return Err(Fault::WrongEnd(end.order));
             }
-            left.remove(&end.order);
+            own.ended = true;
         }
-        let over =
-            |order: &&Order| order.terms.lots == Lots::ZERO || whole && order.terms.kind.is_immediate();
-        if let Some(order) = left.values().find(over) {
-            return Err(Fault::WrongEnd(order.id));
+        let over = |order: &Order| order.terms.lots == Lots::ZERO || whole && order.terms.kind.is_immediate();
+        if let Some(own) = named.iter().find(|own| !own.ended && own.left.is_some_and(|order| over(&order))) {
+            return Err(Fault::WrongEnd(own.id));
         }
         if balance != 0 {
             return Err(Fault::Unbalanced(self.market));
@@ -350,6 +391,16 @@ impl Outcome {
     pub fn check(
         &self,
         orders: impl Fn(OrderId) -> Option<Order>,
+        references: &BTreeMap<MarketId, Reference>,
+    ) -> Result<(), Fault> {
+        self.check_among(|id, _| orders(id), references)
+    }
+
+    /// The same, where an order is found sooner by whoever is told whose it should be. That is no more than a hint: a
+    /// fill may name the account of somebody else.
+    pub fn check_among(
+        &self,
+        orders: impl Fn(OrderId, Option<AccountId>) -> Option<Order>,
         references: &BTreeMap<MarketId, Reference>,
     ) -> Result<(), Fault> {
         self.form()?;
