@@ -12,11 +12,12 @@ use std::{
 use toml::{Table, Value};
 
 /// The floors: a crate may depend on crates of lower floors only, tests included.
-const FLOORS: [(&str, &str, u8); 11] = [
+const FLOORS: [(&str, &str, u8); 12] = [
     ("seawall-types", "crates/types", 0),
     ("seawall-ledger", "crates/ledger", 1),
     ("seawall-market", "crates/market", 1),
     ("seawall-oracle", "crates/oracle", 1),
+    ("seawall-queueing", "crates/queueing", 1),
     ("seawall-replay", "crates/replay", 1),
     ("seawall-chain", "crates/chain", 2),
     ("seawall-node", "crates/node", 3),
