@@ -1,0 +1,345 @@
+//! Two lanes in one block: rescues first, trades in what is left.
+//!
+//! How much of a block rescues may take, and who gets what they leave, is [`Sharing`]. With `c` places in a block, `r` of them
+//! reserved, and rescues first come, first served among themselves, as trades are:
+//!
+//! | sharing | a block takes | rescues | trades |
+//! | --- | --- | --- | --- |
+//! | `WholeBlock` | up to `c` rescues, then trades | queue with `c` alone: **exact** | all minus rescues, mean **exact** |
+//! | `Lent` | up to `r` rescues, trades in all other places | queue with `r` alone: **exact** | **approximation** between two bounds |
+//! | `Kept` | up to `r` rescues and up to `c - r` trades | queue with `r` alone: **exact** | queue with `c - r` alone: **exact** |
+//!
+//! No trade is in any formula of the rescues: their delay is the same at every load of trades. That is the claim of the lanes, and here
+//! it is a matter of types.
+//!
+//! **Conservation.** Where no place stays empty while anything waits, all actions together are the queue of
+//! [`bulk`](crate::bulk) with capacity `c`, whoever goes first. So under `WholeBlock` the trades left behind are in the
+//! mean those of all lanes less those of rescues, and Little's law makes a delay of it. (Kleinrock's law of 1965 for blocks.)
+//!
+//! Under `Lent`, rescues beyond `r` wait although places may be empty. All actions together then wait at least as in the
+//! queue with `c`, so the same difference is a *lower* bound for trades; trades alone in a queue with `c` are another.
+//! `c - r` places are theirs in any case, so the queue with `c - r` is an *upper* bound, path by path. The
+//! greater lower bound is the estimate: good while rescues rarely exceed their reserve.
+//!
+//! **Tails.** Those of rescues are exact, and so are those of trades under `Kept`. Those of other trades follow
+//! [`QueueLaw::wait`] with rescues as overtakers, which says what is simplified; under `Lent` they inherit the estimate as well.
+
+use crate::{
+    arrivals::Arrivals,
+    bulk::{BulkQueue, MAX_CAPACITY, Pole, QueueLaw},
+    units::{Invalid, Worth, count},
+};
+
+/// Who may use which places of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Sharing {
+    /// Rescues may take every place; trades get what they leave.
+    WholeBlock,
+    /// Rescues may take their reserve; trades get all that they leave, of the reserve too.
+    Lent,
+    /// Rescues may take their reserve; what they leave of it stays empty.
+    Kept,
+}
+
+/// The places of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Block {
+    places: u32,
+    reserve: u32,
+    sharing: Sharing,
+}
+
+impl Block {
+    /// A block of `places`, `reserve` of them for rescues.
+    ///
+    /// # Errors
+    /// If there are no places or more than [`MAX_CAPACITY`], or the reserve is none of them or more than all.
+    pub fn new(places: u32, reserve: u32, sharing: Sharing) -> Result<Self, Invalid> {
+        let places = count("the places of a block", places, 1, MAX_CAPACITY)?;
+        Ok(Self { places, reserve: count("the reserve of a block", reserve, 1, places)?, sharing })
+    }
+
+    /// All places.
+    pub const fn places(self) -> u32 {
+        self.places
+    }
+
+    /// How the reserve is shared.
+    pub const fn sharing(self) -> Sharing {
+        self.sharing
+    }
+
+    /// Rescues that a block takes at most.
+    pub const fn for_rescues(self) -> u32 {
+        match self.sharing {
+            Sharing::WholeBlock => self.places,
+            Sharing::Lent | Sharing::Kept => self.reserve,
+        }
+    }
+
+    /// Places of a block that rescues can never take.
+    pub const fn for_trades_alone(self) -> u32 {
+        self.places - self.for_rescues()
+    }
+}
+
+/// How an action of a lane waits for its block, where there is a stationary queue.
+#[derive(Clone, Debug)]
+pub struct LaneLaw {
+    /// Mean time from arrival until a block leaves with the action, in slots.
+    pub mean_slots: f64,
+    /// What the mean is worth.
+    pub worth: Worth,
+    /// A bound on the mean, where the mean is an approximation and there is one.
+    pub mean_at_most_slots: Option<f64>,
+    own: Arrivals,
+    overtakers: Option<Arrivals>,
+    tail: Tail,
+}
+
+#[derive(Clone, Debug)]
+enum Tail {
+    Law(QueueLaw),
+    /// Too close to saturation for the law. In heavy traffic the backlog is exponential, and is worked off at this rate.
+    Pole {
+        pole: Pole,
+        per_slot: f64,
+    },
+}
+
+impl LaneLaw {
+    fn new(
+        queue: &BulkQueue,
+        own: &Arrivals,
+        overtakers: Option<&Arrivals>,
+        mean_slots: f64,
+    ) -> Option<Self> {
+        let tail = match queue.law() {
+            Some(law) => Tail::Law(law),
+            None => {
+                let over = overtakers.map_or(0.0, Arrivals::mean);
+                Tail::Pole { pole: queue.pole()?, per_slot: f64::from(queue.capacity()) - over }
+            }
+        };
+        Some(Self {
+            mean_slots,
+            worth: Worth::Exact,
+            mean_at_most_slots: None,
+            own: own.clone(),
+            overtakers: overtakers.cloned(),
+            tail,
+        })
+    }
+
+    /// What the tail and its quantiles are worth.
+    pub fn tail_worth(&self) -> Worth {
+        let exact = matches!(self.tail, Tail::Law(_))
+            && self.worth == Worth::Exact
+            && self.overtakers.is_none()
+            && self.own.slot_scv() <= 0.0;
+        if exact { Worth::Exact } else { Worth::Approximation }
+    }
+
+    /// `P(wait > slots)`.
+    pub fn exceeds(&self, slots: f64) -> f64 {
+        match &self.tail {
+            Tail::Law(law) => law.wait(&self.own, self.overtakers.as_ref()).exceeds(slots),
+            Tail::Pole { pole, per_slot } => pole.tail((slots - 0.5).max(0.0) * per_slot),
+        }
+    }
+
+    /// What a share `p` of actions do not exceed, in slots.
+    pub fn quantile_slots(&self, p: f64) -> f64 {
+        match &self.tail {
+            Tail::Law(law) => law.wait(&self.own, self.overtakers.as_ref()).quantile(p),
+            Tail::Pole { pole, per_slot } => {
+                0.5 + ((pole.prefactor / (1.0 - p)).ln() / (pole.ln_z0 * per_slot)).max(0.0)
+            }
+        }
+    }
+}
+
+/// Rescues and trades that meet in blocks.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    rescue: Arrivals,
+    trade: Arrivals,
+    block: Block,
+}
+
+/// Where trades are fewer than this share of a block, they wait as if they were as many: their queue is a
+/// difference, which would be rounding.
+const LEAST_SHARE: f64 = 1e-5;
+
+impl Lanes {
+    /// What arrives in a slot, and what a block takes.
+    ///
+    /// # Errors
+    /// If the two were given for slots of different lengths, or are too many together.
+    pub fn new(rescue: Arrivals, trade: Arrivals, block: Block) -> Result<Self, Invalid> {
+        rescue.with(&trade)?;
+        Ok(Self { rescue, trade, block })
+    }
+
+    /// The places of a block.
+    pub const fn block(&self) -> Block {
+        self.block
+    }
+
+    /// Rescues that arrive in a slot, by those that a block takes.
+    pub fn rescue_utilisation(&self) -> f64 {
+        self.rescue.mean() / f64::from(self.block.for_rescues())
+    }
+
+    /// Trades that arrive in a slot, by the places that rescues leave them in the mean. Infinite if they leave none.
+    pub fn trade_utilisation(&self) -> f64 {
+        let rescues = self.rescue.mean().min(f64::from(self.block.for_rescues()));
+        let left = match self.block.sharing {
+            Sharing::Kept => f64::from(self.block.for_trades_alone()),
+            Sharing::WholeBlock | Sharing::Lent => f64::from(self.block.places) - rescues,
+        };
+        let trades = self.trade.mean();
+        if left > 0.0 {
+            trades / left
+        } else if trades > 0.0 {
+            f64::INFINITY
+        } else {
+            0.0
+        }
+    }
+
+    /// How rescues wait. `None` if there is no stationary queue: rescues are more than blocks take.
+    pub fn rescue(&self) -> Option<LaneLaw> {
+        Self::alone(&self.rescue, self.block.for_rescues())
+    }
+
+    /// How trades wait. `None` if there is no stationary queue.
+    pub fn trade(&self) -> Option<LaneLaw> {
+        let rescues = BulkQueue::new(self.rescue.clone(), self.block.for_rescues()).ok()?;
+        let alone = || Self::alone(&self.trade, self.block.for_trades_alone());
+        match self.block.sharing {
+            Sharing::Kept => alone(),
+            // Every block is full of rescues to its reserve.
+            Sharing::Lent if !rescues.is_stable() => alone(),
+            Sharing::WholeBlock | Sharing::Lent => self.after(&rescues),
+        }
+    }
+
+    fn alone(own: &Arrivals, places: u32) -> Option<LaneLaw> {
+        let queue = BulkQueue::new(own.clone(), places).ok()?;
+        LaneLaw::new(&queue, own, None, queue.mean_delay_slots()?)
+    }
+
+    fn after(&self, rescues: &BulkQueue) -> Option<LaneLaw> {
+        let places = self.block.places;
+        let least = LEAST_SHARE * f64::from(places);
+        let few = self.trade.mean() < least;
+        let trade = if few {
+            Arrivals::poisson(least).ok()?.in_slots(self.trade.slot_scv()).ok()?
+        } else {
+            self.trade.clone()
+        };
+        let all = BulkQueue::new(self.rescue.with(&trade).ok()?, places).ok()?;
+        let mut left = all.mean_left()? - rescues.mean_left()?;
+        if self.block.sharing == Sharing::Lent {
+            left = left.max(BulkQueue::new(trade.clone(), places).ok()?.mean_left()?);
+        }
+        let slots = left.max(0.0) / trade.mean() + 0.5 * (1.0 + trade.slot_scv());
+        let mut law = LaneLaw::new(&all, &trade, Some(&self.rescue), slots)?;
+        if few {
+            law.worth = Worth::Approximation;
+        }
+        if self.block.sharing == Sharing::Lent {
+            law.worth = Worth::Approximation;
+            law.mean_at_most_slots =
+                Self::alone(&trade, self.block.for_trades_alone()).map(|kept| kept.mean_slots);
+        }
+        Some(law)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrivals::Batch;
+
+    fn lanes(rescue: f64, trade: f64, sharing: Sharing) -> Lanes {
+        let bursts = Batch::geometric(3.0).unwrap();
+        Lanes::new(
+            Arrivals::new(rescue, bursts).unwrap(),
+            Arrivals::poisson(trade).unwrap(),
+            Block::new(20, 5, sharing).unwrap(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn rescues_wait_the_same_from_one_to_a_hundred_times_the_trades() {
+        for sharing in [Sharing::WholeBlock, Sharing::Lent, Sharing::Kept] {
+            let at = |trade| {
+                let law = lanes(3.0, trade, sharing).rescue().unwrap();
+                (law.mean_slots, law.quantile_slots(0.99))
+            };
+            assert_eq!(at(10.0), at(1000.0));
+        }
+    }
+
+    #[test]
+    fn without_rescues_trades_have_the_block_to_themselves() {
+        let alone = Lanes::alone(&Arrivals::poisson(15.0).unwrap(), 20).unwrap();
+        for sharing in [Sharing::WholeBlock, Sharing::Lent] {
+            let law = lanes(0.0, 15.0, sharing).trade().unwrap();
+            assert!((law.mean_slots - alone.mean_slots).abs() < 1e-9);
+            assert!((law.quantile_slots(0.99) - alone.quantile_slots(0.99)).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_estimate_of_a_lent_reserve_lies_between_its_bounds() {
+        for (rescue, trade) in [(1.0, 5.0), (3.0, 10.0), (4.5, 14.0)] {
+            let law = lanes(rescue, trade, Sharing::Lent).trade().unwrap();
+            let most = law.mean_at_most_slots.unwrap();
+            assert!(
+                law.mean_slots >= 0.5 && law.mean_slots <= most,
+                "{rescue} {trade}: {} {most}",
+                law.mean_slots
+            );
+            assert_eq!(law.worth, Worth::Approximation);
+        }
+    }
+
+    #[test]
+    fn overload_stays_in_the_lane_that_is_overloaded() {
+        for sharing in [Sharing::WholeBlock, Sharing::Lent, Sharing::Kept] {
+            assert!(lanes(3.0, 1000.0, sharing).trade().is_none());
+            assert!(lanes(3.0, 1000.0, sharing).rescue().is_some());
+        }
+        // Rescues beyond their reserve leave trades the rest of the block; beyond the whole block nothing.
+        assert!(lanes(6.0, 10.0, Sharing::Lent).rescue().is_none());
+        assert!(lanes(6.0, 10.0, Sharing::Lent).trade().is_some());
+        assert!(lanes(21.0, 1.0, Sharing::WholeBlock).trade().is_none());
+        assert_eq!(lanes(21.0, 1.0, Sharing::WholeBlock).trade_utilisation(), f64::INFINITY);
+    }
+
+    #[test]
+    fn hardly_any_trades_wait_as_few_do() {
+        let at = |trade| lanes(3.0, trade, Sharing::WholeBlock).trade().unwrap().mean_slots;
+        assert!((at(0.0) - at(1e-3)).abs() < 1e-4);
+        assert!((at(1e-9) - at(1e-3)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_queue_too_close_to_saturation_for_its_law_follows_its_pole() {
+        let close = Arrivals::new(0.999_99 * 1000.0, Batch::geometric(20.0).unwrap()).unwrap();
+        let queue = BulkQueue::new(close.clone(), 1000).unwrap();
+        assert!(queue.law().is_none());
+        let law = Lanes::alone(&close, 1000).unwrap();
+        // An exponential law has ln 2 of its mean as its median.
+        let median = law.quantile_slots(0.5);
+        assert!((median / law.mean_slots / std::f64::consts::LN_2 - 1.0).abs() < 1e-2, "{median}");
+        assert!((law.exceeds(median) - 0.5).abs() < 1e-6);
+        assert_eq!(law.tail_worth(), Worth::Approximation);
+    }
+}
