@@ -270,6 +270,18 @@ impl Arrivals {
         slope / (1.0 + self.slot_scv * self.exponent(z))
     }
 
+    /// The pgf of the number that has arrived since the last block at an arbitrary time: `(1 - A(z)) / e(z)`, because
+    /// `E[integral of exp(-e t) dt from 0 to T] = (1 - E[exp(-e T)]) / e` for a slot of length `T` and mean 1.
+    pub(crate) fn since_block(&self, z: Complex64) -> Complex64 {
+        let exponent = self.exponent(z);
+        // The series where the quotient would be rounding: it leaves the square.
+        if exponent.norm() < 1e-7 {
+            1.0 - 0.5 * (1.0 + self.slot_scv) * exponent
+        } else {
+            (1.0 - ln_of_slots(exponent, self.slot_scv).exp()) / exponent
+        }
+    }
+
     /// The pgf of the number ahead of an arbitrary action in its own batch.
     pub(crate) fn ahead_in_batch(&self, z: Complex64) -> Complex64 {
         let mean = self.mean();
@@ -290,14 +302,6 @@ impl Arrivals {
             -exponent
         };
         if value.is_nan() { f64::INFINITY } else { value }
-    }
-
-    /// The arrivals of a part of a slot, or of several: `A(z)^share`.
-    pub(crate) fn share(&self, share: f64) -> Self {
-        Self {
-            streams: self.streams.iter().map(|(bursts, batch)| (bursts * share, batch.clone())).collect(),
-            slot_scv: self.slot_scv / share,
-        }
     }
 
     /// A number that is exceeded with probability at most `e^-exponent`, by Chernoff's bound.

@@ -48,6 +48,7 @@
 use crate::{
     arrivals::{Arrivals, ln_of_own_slot, ln_of_slots},
     units::{Invalid, count},
+    wait::WaitTable,
 };
 use num_complex::Complex64;
 use rustfft::FftPlanner;
@@ -60,7 +61,7 @@ pub const MAX_UTILISATION: f64 = 1.0 - 1e-9;
 /// Steps after which the search for a root or a pole ends with what it has. Newton's method takes a handful.
 pub const MAX_STEPS: u32 = 200;
 /// Most points on the circle. A queue so close to saturation that it needs more is described by its pole.
-pub const MAX_POINTS: usize = 1 << 20;
+pub const MAX_POINTS: usize = 1 << 14;
 /// Largest `ln z_0` that is looked for: beyond, one more action in the queue is `e^50` times less likely.
 pub const MAX_DECAY: f64 = 50.0;
 /// What the trapezoid rule may leave, as a power of `1/e`.
@@ -217,7 +218,9 @@ impl BulkQueue {
         }
         let slope = z0 * self.arrivals.ln_pgf_slope(Complex64::new(z0, 0.0)).re - c;
         let ln = (c - mean).ln() + product - (c - 1.0) * ln_z0 - slope.ln();
-        Some(Pole { ln_z0, prefactor: ln.exp().clamp(0.0, 1.0) })
+        // Rounding so close to saturation that the slope vanishes leaves the bound.
+        let prefactor = if ln.is_nan() { 1.0 } else { ln.exp().min(1.0) };
+        Some(Pole { ln_z0, prefactor })
     }
 
     /// `ln z_0`, or [`MAX_DECAY`] if it is more.
@@ -255,10 +258,14 @@ impl BulkQueue {
 
     /// The law of the queue. `None` also if it would take more than [`MAX_POINTS`] points.
     pub fn law(&self) -> Option<QueueLaw> {
+        self.law_within(MAX_POINTS)
+    }
+
+    fn law_within(&self, most: usize) -> Option<QueueLaw> {
         let ln_z0 = self.decay()?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let points = (4.0 * PRECISION / ln_z0).ceil().min(1e18) as usize;
-        let points = points.max(64).checked_next_power_of_two().filter(|points| *points <= MAX_POINTS)?;
+        let points = points.max(64).checked_next_power_of_two().filter(|points| *points <= most)?;
         Some(QueueLaw::new(self, ln_z0 / 2.0, points))
     }
 }
@@ -372,11 +379,6 @@ impl QueueLaw {
     }
 }
 
-/// Panels of Simpson's rule over a slot; the integrand is smooth.
-const PANELS: u32 = 8;
-/// Longest wait that is looked for, in slots.
-pub const MAX_WAIT_SLOTS: f64 = 1e9;
-
 /// The law of an action's wait until a block leaves with it.
 #[derive(Clone, Debug)]
 pub struct WaitLaw<'a> {
@@ -388,9 +390,6 @@ pub struct WaitLaw<'a> {
 impl WaitLaw<'_> {
     /// The probability that an action that comes when a share `u` of its slot is over misses `k` blocks or more.
     fn misses(&self, u: f64, k: f64) -> f64 {
-        if k <= 0.0 {
-            return 1.0;
-        }
         let queue = self.queue;
         queue.tail_of(k * queue.capacity, |j| {
             let overtakers = self.overtakers.as_ref().map_or(Complex64::ZERO, |overtakers| overtakers[j]);
@@ -402,56 +401,17 @@ impl WaitLaw<'_> {
 
     /// `P(wait > slots)`.
     pub fn exceeds(&self, slots: f64) -> f64 {
-        if slots.is_nan() || slots < 0.0 {
-            return 1.0;
-        }
-        if slots > MAX_WAIT_SLOTS {
-            return 0.0;
-        }
-        // The wait is the rest of the slot, 1 - u, and the blocks missed. Those that come before `until` leave too
-        // late with one block less.
-        let (whole, until) = (slots.floor(), 1.0 - slots.fract());
-        let integral = |from: f64, to: f64, k: f64| {
-            if to <= from {
-                return 0.0;
-            }
-            let step = (to - from) / f64::from(PANELS);
-            let sum: f64 = (0..=PANELS)
-                .map(|i| {
-                    let weight = match i {
-                        0 | PANELS => 1.0,
-                        odd if odd % 2 == 1 => 4.0,
-                        _ => 2.0,
-                    };
-                    weight * self.misses(from + f64::from(i) * step, k)
-                })
-                .sum();
-            sum * step / 3.0
-        };
-        (integral(0.0, until, whole) + integral(until, 1.0, whole + 1.0)).clamp(0.0, 1.0)
+        self.table().exceeds(slots)
     }
 
-    /// The shortest time that a share `p` of actions do not exceed, in slots; at most [`MAX_WAIT_SLOTS`].
+    /// The shortest time that a share `p` of actions do not exceed, in slots.
     pub fn quantile(&self, p: f64) -> f64 {
-        let late = |slots: f64| self.exceeds(slots) > 1.0 - p;
-        let mut high = 1.0;
-        while high < MAX_WAIT_SLOTS && late(high) {
-            high *= 2.0;
-        }
-        let mut low = if high > 1.0 { high / 2.0 } else { 0.0 };
-        // 2^-20 of a slot is below a microsecond.
-        for _ in 0..MAX_STEPS {
-            if high - low < 1e-6 * high.max(1.0) {
-                break;
-            }
-            let middle = 0.5 * (low + high);
-            if late(middle) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        high
+        self.table().quantile(p)
+    }
+
+    /// For more than one question.
+    pub fn table(&self) -> WaitTable<'_> {
+        WaitTable::new(|u, k| self.misses(u, k))
     }
 }
 
@@ -509,7 +469,8 @@ mod tests {
             for load in [0.01, 0.5, 0.9, 0.99] {
                 for (name, arrivals) in laws(load * f64::from(capacity)) {
                     let queue = BulkQueue::new(arrivals, capacity).unwrap();
-                    let (roots, law) = (queue.mean_left().unwrap(), queue.law().unwrap().mean_left());
+                    let law = queue.law_within(1 << 20).unwrap().mean_left();
+                    let roots = queue.mean_left().unwrap();
                     let rounding = 1e-9 * (f64::from(capacity) + roots);
                     assert!((roots - law).abs() < rounding, "{name} {capacity} {load}: {roots} {law}");
                 }
@@ -562,6 +523,7 @@ mod tests {
             let queue = BulkQueue::new(arrivals.clone(), 10).unwrap();
             let law = queue.law().unwrap();
             let wait = law.wait(&arrivals, None);
+            let mut wait = wait.table();
             // Midpoints, until hardly anybody waits.
             let (mut mean, mut at) = (0.0, 0.02);
             loop {
@@ -595,9 +557,9 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_block_close_to_saturation_is_still_described() {
+    fn the_largest_block_close_to_saturation_has_the_mean_of_its_law() {
         let queue = BulkQueue::new(Arrivals::poisson(0.9999 * 16384.0).unwrap(), 16384).unwrap();
-        let (roots, law) = (queue.mean_left().unwrap(), queue.law().unwrap());
+        let (roots, law) = (queue.mean_left().unwrap(), queue.law_within(1 << 20).unwrap());
         assert!((roots - law.mean_left()).abs() < 1e-6 * roots, "{roots} {}", law.mean_left());
     }
 }

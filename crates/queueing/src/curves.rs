@@ -157,8 +157,8 @@ pub enum Order {
 /// The lane keeps to `bucket`. Every `slot` a block leaves; after at most `missed` blocks without rescues, blocks take up to
 /// `capacity` for as long as any wait (forced inclusion). With `a = rate * slot` arriving in a slot:
 ///
-/// - first come, first served, an action finds at most `burst + a (missed + 1)` with itself:
-///   `missed + ceil((burst + a (missed + 1)) / capacity)` blocks;
+/// - first come, first served, an action finds at most `burst + a` with itself in the first slot, and of those that come
+///   later each slot's find `a <= capacity` more and one miss less: `missed + ceil((burst + a) / capacity)` blocks;
 /// - in any order it is answered when nothing waits any more, after `missed + n` blocks with the least `n` for which
 ///   `burst + a (missed + n) <= n capacity`.
 ///
@@ -177,9 +177,7 @@ pub fn blocks_bound(
     let missed = f64::from(count("blocks that may be missed", missed, 0, MAX_MISSED)?);
     let (capacity, refill) = (f64::from(capacity), bucket.per_ms() * slot.get());
     let needed = match order {
-        Order::Fifo if capacity > 0.0 && refill <= capacity => {
-            (bucket.burst + refill * (missed + 1.0)) / capacity
-        }
+        Order::Fifo if capacity > 0.0 && refill <= capacity => (bucket.burst + refill) / capacity,
         Order::Any if refill < capacity => (bucket.burst + refill * missed) / (capacity - refill),
         _ => return Ok(None),
     };
@@ -234,8 +232,8 @@ mod tests {
             (10.0, 0.0, 10, 0, Some(1.0), Some(1.0)),
             (11.0, 0.0, 10, 0, Some(2.0), Some(2.0)),
             (50.0, 5.0, 10, 0, Some(6.0), Some(10.0)),
-            (50.0, 5.0, 10, 2, Some(9.0), Some(14.0)),
-            (50.0, 10.0, 10, 1, Some(8.0), None),
+            (50.0, 5.0, 10, 2, Some(8.0), Some(14.0)),
+            (50.0, 10.0, 10, 1, Some(7.0), None),
             (50.0, 11.0, 10, 1, None, None),
             (0.0, 0.0, 0, 0, None, None),
         ];

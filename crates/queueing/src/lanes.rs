@@ -28,6 +28,7 @@ use crate::{
     arrivals::Arrivals,
     bulk::{BulkQueue, MAX_CAPACITY, Pole, QueueLaw},
     units::{Invalid, Worth, count},
+    wait::WaitTable,
 };
 
 /// Who may use which places of a block.
@@ -102,10 +103,13 @@ pub struct LaneLaw {
 #[derive(Clone, Debug)]
 enum Tail {
     Law(QueueLaw),
-    /// Too close to saturation for the law. In heavy traffic the backlog is exponential, and is worked off at this rate.
+    /// Too close to saturation for the law. The backlog is then as good as exponential, and beside it what arrives in
+    /// a slot is as good as its mean.
     Pole {
         pole: Pole,
-        per_slot: f64,
+        capacity: f64,
+        arriving: f64,
+        overtaking: f64,
     },
 }
 
@@ -118,10 +122,12 @@ impl LaneLaw {
     ) -> Option<Self> {
         let tail = match queue.law() {
             Some(law) => Tail::Law(law),
-            None => {
-                let over = overtakers.map_or(0.0, Arrivals::mean);
-                Tail::Pole { pole: queue.pole()?, per_slot: f64::from(queue.capacity()) - over }
-            }
+            None => Tail::Pole {
+                pole: queue.pole()?,
+                capacity: f64::from(queue.capacity()),
+                arriving: queue.arrivals().mean(),
+                overtaking: overtakers.map_or(0.0, Arrivals::mean),
+            },
         };
         Some(Self {
             mean_slots,
@@ -144,19 +150,21 @@ impl LaneLaw {
 
     /// `P(wait > slots)`.
     pub fn exceeds(&self, slots: f64) -> f64 {
-        match &self.tail {
-            Tail::Law(law) => law.wait(&self.own, self.overtakers.as_ref()).exceeds(slots),
-            Tail::Pole { pole, per_slot } => pole.tail((slots - 0.5).max(0.0) * per_slot),
-        }
+        self.ask(|wait| wait.exceeds(slots))
     }
 
     /// What a share `p` of actions do not exceed, in slots.
     pub fn quantile_slots(&self, p: f64) -> f64 {
+        self.ask(|wait| wait.quantile(p))
+    }
+
+    /// For more than one question.
+    pub fn ask<T>(&self, questions: impl FnOnce(&mut WaitTable<'_>) -> T) -> T {
         match &self.tail {
-            Tail::Law(law) => law.wait(&self.own, self.overtakers.as_ref()).quantile(p),
-            Tail::Pole { pole, per_slot } => {
-                0.5 + ((pole.prefactor / (1.0 - p)).ln() / (pole.ln_z0 * per_slot)).max(0.0)
-            }
+            Tail::Law(law) => questions(&mut law.wait(&self.own, self.overtakers.as_ref()).table()),
+            Tail::Pole { pole, capacity, arriving, overtaking } => questions(&mut WaitTable::new(|u, k| {
+                pole.tail((k * capacity - u * arriving - (k - u) * overtaking).max(0.0))
+            })),
         }
     }
 }
@@ -339,7 +347,7 @@ mod tests {
         // An exponential law has ln 2 of its mean as its median.
         let median = law.quantile_slots(0.5);
         assert!((median / law.mean_slots / std::f64::consts::LN_2 - 1.0).abs() < 1e-2, "{median}");
-        assert!((law.exceeds(median) - 0.5).abs() < 1e-6);
+        assert!((law.exceeds(median) - 0.5).abs() < 1e-3);
         assert_eq!(law.tail_worth(), Worth::Approximation);
     }
 }

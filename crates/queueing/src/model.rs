@@ -17,7 +17,6 @@
 
 use crate::{
     arrivals::{Arrivals, Batch, MAX_SLOT_SCV},
-    bulk::MAX_WAIT_SLOTS,
     curves::{Bucket, MAX_MISSED, Order, Service, blocks_bound},
     ingress::{self, Class, Wait},
     kingman::Law,
@@ -25,6 +24,7 @@ use crate::{
     pool::{MAX_PLACES, PoolLaw, Room},
     risk::{Deadline, Exposure},
     units::{Bps, Invalid, Ms, PerSecond, Probability, Worth, between, count},
+    wait::{MAX_WAIT_SLOTS, WaitTable},
 };
 
 /// Steps of the staircase that bounds the probability of bad debt.
@@ -300,16 +300,30 @@ impl Model {
             let saturated = pool.mean_delay_slots.map(|slots| Delay::Saturated { mean_ms: ms(slots) });
             return (saturated.unwrap_or(Delay::Unbounded), unsteady);
         };
-        let p99_slots = law.quantile_slots(0.99);
+        law.ask(|wait| self.steady(law, wait, other, risk, deadline))
+    }
+
+    /// `other` is everything but the wait for a block, in ms.
+    fn steady(
+        &self,
+        law: &LaneLaw,
+        wait: &mut WaitTable<'_>,
+        other: f64,
+        risk: &Risk,
+        deadline: Deadline,
+    ) -> (Delay, Cost) {
+        let slot_ms = self.chain.slot_ms.get();
+        let ms = |slots: f64| Ms::clamped(other + slots * slot_ms);
+        let (p50_slots, p99_slots) = (wait.quantile(0.5), wait.quantile(0.99));
         let delay = Delay::Steady {
             mean_ms: ms(law.mean_slots),
-            p50_ms: ms(law.quantile_slots(0.5)),
+            p50_ms: ms(p50_slots),
             p99_ms: ms(p99_slots),
             mean_worth: law.worth,
             tail_worth: law.tail_worth(),
             mean_at_most_ms: law.mean_at_most_slots.map(ms),
         };
-        let exceeds = |at: f64| law.exceeds((at - other) / chain.slot_ms.get());
+        let mut exceeds = |at: f64| wait.exceeds((at - other) / slot_ms);
         let late = match deadline {
             Deadline::Never => 0.0,
             Deadline::Within(within) => exceeds(within.get()),

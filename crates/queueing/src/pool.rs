@@ -44,8 +44,8 @@ pub const MAX_SUPPORT: u32 = 1 << 22;
 pub const LOSS_FLOOR: f64 = 1e-13;
 /// Least probability, as a power of `1/e`, that a law keeps.
 const RARE: f64 = 37.0;
-/// Panels of Simpson's rule over a slot.
-const PANELS: u32 = 8;
+/// Most actions in a slot for which a pool that is always full is looked into. With more it fills as evenly as a tank.
+const MAX_FILLING: f64 = 262_144.0;
 
 /// How many places a block has for a lane: a law, in grains.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,8 +91,8 @@ impl Room {
 pub struct PoolLaw {
     /// The probability that an arriving action is dropped.
     pub loss: Probability,
-    /// Mean time from arrival until a block leaves with an action that was not dropped, in slots, by Little's law.
-    /// `None` if blocks take none. With slots of random length, and while actions are dropped, an approximation.
+    /// Mean time from arrival until a block leaves with an action that was not dropped, in slots, by Little's law from
+    /// the number present at an arbitrary time. `None` if blocks take none.
     pub mean_delay_slots: Option<f64>,
     /// Actions that a block leaves behind, in the mean.
     pub mean_left: f64,
@@ -118,13 +118,13 @@ impl PoolLaw {
         let offered = arrivals.mean();
         let all = f64::from(places);
         if arrivals.rarely_below(RARE) >= all || room.mean() <= 0.0 {
-            return Ok(Self::always_full(offered, room, places));
+            return Ok(Self::always_full(arrivals, room, places));
         }
         let most = arrivals.rarely_above(RARE).max(0.0).ceil();
         between("actions in a slot", most, 0.0, f64::from(MAX_SUPPORT))?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let support = most as usize + 1;
-        let fine = pmf(arrivals, support);
+        let fine = pmf(support, |z| arrivals.ln_pgf(z).exp());
         let grain = Self::grain_for(&fine, room, places);
         let arriving = Support::of(&coarser(&fine, grain));
         let leaving = Support::of(&room.in_grains(grain).pmf);
@@ -151,10 +151,8 @@ impl PoolLaw {
 
         let grains = f64::from(grain);
         let carried = offered * (1.0 - loss);
-        let mean_delay_slots = (carried > 0.0).then(|| {
-            let present = Self::mean_present(arrivals, &left, states, grain, support);
-            present * grains / carried + 0.5 * arrivals.slot_scv()
-        });
+        let present = mean_present(arrivals, &left, grain, support);
+        let mean_delay_slots = (carried > 0.0).then(|| present * grains / carried);
         Ok(Self {
             loss: Probability::clamped(loss),
             mean_delay_slots,
@@ -165,20 +163,32 @@ impl PoolLaw {
     }
 
     /// So much arrives, or so little leaves, that the pool is full whenever a block is built.
-    fn always_full(offered: f64, room: &Room, places: u32) -> Self {
-        let full = f64::from(places);
-        let mut taken = room.clone();
-        let beyond: f64 =
-            taken.pmf.drain(taken.pmf.len().min(places.div_ceil(room.grain) as usize + 1)..).sum();
-        if let Some(last) = taken.pmf.last_mut() {
-            *last += beyond;
-        }
-        let carried = taken.mean().min(full).min(offered);
+    fn always_full(arrivals: &Arrivals, room: &Room, places: u32) -> Self {
+        let (full, offered, grain) = (f64::from(places), arrivals.mean(), room.grain);
+        let states = places.div_ceil(grain) as usize;
+        let taken = Support::of(&room.pmf).up_to(states);
+        let carried = (taken.mean() * f64::from(grain)).min(full).min(offered);
         let loss = if offered > 0.0 { 1.0 - carried / offered } else { 0.0 };
-        // It fills again evenly in the first carried / offered of a slot.
-        let mean_delay_slots = (carried > 0.0).then(|| (full - 0.5 * carried * carried / offered) / carried);
-        let mean_left = if carried > 0.0 { full - carried } else { full };
-        Self { loss: Probability::clamped(loss), mean_delay_slots, mean_left, grain: room.grain, taken }
+        let most = arrivals.rarely_above(RARE).max(0.0).ceil();
+        let present = if most <= MAX_FILLING {
+            let mut left = vec![0.0; states + 1];
+            for (c, p) in taken.iter() {
+                left[states - c] += p;
+            }
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let support = most as usize + 1;
+            mean_present(arrivals, &left, grain, support) * f64::from(grain)
+        } else {
+            // It is full again after carried / offered of a slot.
+            full - 0.5 * carried * carried / offered
+        };
+        Self {
+            loss: Probability::clamped(loss),
+            mean_delay_slots: (carried > 0.0).then(|| present / carried),
+            mean_left: full - carried,
+            taken: Room { grain, pmf: taken.dense() },
+            grain,
+        }
     }
 
     /// The finest grain whose elimination is not too much work.
@@ -198,37 +208,27 @@ impl PoolLaw {
             grain *= 2;
         }
     }
+}
 
-    /// Present in the mean over a slot, in grains: `M` plus what has been let in until then.
-    fn mean_present(arrivals: &Arrivals, left: &[f64], states: usize, grain: u32, support: usize) -> f64 {
-        let let_in = |share: f64| -> f64 {
-            if share <= 0.0 {
-                return 0.0;
-            }
-            let arrived = coarser(&pmf(&arrivals.share(share), support), grain);
-            let (over, mean) = (excess(&arrived, states), mean(&arrived));
-            left.iter().enumerate().map(|(m, p)| p * (mean - over[states - m])).sum()
-        };
-        let sum: f64 = (0..=PANELS)
-            .map(|i| {
-                let weight = match i {
-                    0 | PANELS => 1.0,
-                    odd if odd % 2 == 1 => 4.0,
-                    _ => 2.0,
-                };
-                weight * let_in(f64::from(i) / f64::from(PANELS))
-            })
-            .sum();
-        mean(left) + sum / f64::from(3 * PANELS)
-    }
+/// Present in the mean at an arbitrary time, in grains: what the last block left behind, and what has been let in since.
+fn mean_present(arrivals: &Arrivals, left: &[f64], grain: u32, support: usize) -> f64 {
+    let since = coarser(&pmf(support, |z| arrivals.since_block(z)), grain);
+    let (places, offered) = (left.len() - 1, mean(&since));
+    let over = excess(&since, places);
+    left.iter().enumerate().map(|(m, p)| p * (as_f64(m) + offered - over[places - m])).sum()
+}
+
+#[expect(clippy::cast_precision_loss)]
+const fn as_f64(count: usize) -> f64 {
+    count as f64
 }
 
 /// `P(A = 0), P(A = 1), ...`, by a Fourier transform of the pgf on the unit circle.
 #[expect(clippy::cast_precision_loss)]
-fn pmf(arrivals: &Arrivals, support: usize) -> Vec<f64> {
+fn pmf(support: usize, pgf: impl Fn(Complex64) -> Complex64) -> Vec<f64> {
     let points = support.max(2).next_power_of_two();
     let mut values: Vec<_> =
-        (0..points).map(|j| arrivals.ln_pgf(Complex64::cis(TAU * j as f64 / points as f64)).exp()).collect();
+        (0..points).map(|j| pgf(Complex64::cis(TAU * j as f64 / points as f64))).collect();
     FftPlanner::new().plan_fft_forward(points).process(&mut values);
     let mut pmf: Vec<f64> = values[..support].iter().map(|value| value.re / points as f64).collect();
     // Below this there is only rounding.
@@ -461,7 +461,8 @@ pub fn md1k(load: f64, places: u32) -> Result<Probability, Invalid> {
     let places = count("the places of a server", places, 1, MAX_MD1K_PLACES)? as usize;
     let arrivals = Arrivals::poisson(load)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let law = pmf(&arrivals, arrivals.rarely_above(RARE).max(0.0).ceil() as usize + 1);
+    let support = arrivals.rarely_above(RARE).max(0.0).ceil() as usize + 1;
+    let law = pmf(support, |z| arrivals.ln_pgf(z).exp());
     let mut chain = Chain::new(places, 1, places);
     for left in 0..places {
         for (a, p) in law.iter().enumerate() {
@@ -557,7 +558,7 @@ mod tests {
             for (room, places) in [(vec![0.0, 0.0, 0.0, 1.0], 9), (vec![0.1, 0.2, 0.3, 0.2, 0.2], 7)] {
                 let mean_room = mean(&room);
                 let arrivals = Arrivals::new(load * mean_room, batches.clone()).unwrap();
-                let law = pmf(&arrivals, 60);
+                let law = pmf(60, |z| arrivals.ln_pgf(z).exp());
                 let (left, dropped) = naive(&law, &room, places);
                 let found = PoolLaw::new(&arrivals, &Room { grain: 1, pmf: room }, places as u32).unwrap();
                 let right = dropped / arrivals.mean();
@@ -598,7 +599,7 @@ mod tests {
     #[test]
     fn grains_change_little() {
         let arrivals = Arrivals::new(98.0, Batch::geometric(2.0).unwrap()).unwrap();
-        let law = pmf(&arrivals, 1000);
+        let law = pmf(1000, |z| arrivals.ln_pgf(z).exp());
         let loss = |grain: u32| {
             let arriving = Support::of(&coarser(&law, grain));
             let leaving = Support::of(&Room::constant(100).in_grains(grain).pmf);
