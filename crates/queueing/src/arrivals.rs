@@ -79,7 +79,6 @@ impl Batch {
     /// If there are none or more than [`MAX_BATCH`], one is not a probability, or they do not add to 1.
     pub fn given(probabilities: &[f64]) -> Result<Self, Invalid> {
         let what = "a batch";
-        #[expect(clippy::cast_precision_loss)]
         between("the largest batch", probabilities.len() as f64, 1.0, MAX_BATCH as f64)?;
         for probability in probabilities {
             between("a probability of a batch", *probability, 0.0, 1.0)?;

@@ -263,7 +263,6 @@ impl BulkQueue {
 
     fn law_within(&self, most: usize) -> Option<QueueLaw> {
         let ln_z0 = self.decay()?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let points = (4.0 * PRECISION / ln_z0).ceil().min(1e18) as usize;
         let points = points.max(64).checked_next_power_of_two().filter(|points| *points <= most)?;
         Some(QueueLaw::new(self, ln_z0 / 2.0, points))
@@ -285,7 +284,6 @@ pub struct QueueLaw {
 }
 
 impl QueueLaw {
-    #[expect(clippy::cast_precision_loss)]
     fn new(queue: &BulkQueue, ln_radius: f64, points: usize) -> Self {
         let (c, n) = (queue.c(), points as f64);
         let half = points / 2;
@@ -340,7 +338,6 @@ impl QueueLaw {
                 weight * (value(j) * (-n * ln_z).exp() / (1.0 - (-ln_z).exp())).re
             })
             .sum();
-        #[expect(clippy::cast_precision_loss)]
         let tail = sum / (2 * last) as f64;
         if tail.is_nan() { 1.0 } else { tail.clamp(0.0, 1.0) }
     }

@@ -122,7 +122,6 @@ impl PoolLaw {
         }
         let most = arrivals.rarely_above(RARE).max(0.0).ceil();
         between("actions in a slot", most, 0.0, f64::from(MAX_SUPPORT))?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let support = most as usize + 1;
         let fine = pmf(support, |z| arrivals.ln_pgf(z).exp());
         let grain = Self::grain_for(&fine, room, places);
@@ -175,7 +174,6 @@ impl PoolLaw {
             for (c, p) in taken.iter() {
                 left[states - c] += p;
             }
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let support = most as usize + 1;
             mean_present(arrivals, &left, grain, support) * f64::from(grain)
         } else {
@@ -196,7 +194,6 @@ impl PoolLaw {
         let (arriving, leaving) = (Support::of(fine), Support::of(&room.pmf));
         let mut grain = room.grain;
         loop {
-            #[expect(clippy::cast_precision_loss)]
             let of =
                 |count: usize, unit: u32| (count as f64 * f64::from(unit) / f64::from(grain)).ceil() + 1.0;
             let wide = of(arriving.pmf.len(), 1) + of(leaving.pmf.len(), room.grain);
@@ -218,13 +215,11 @@ fn mean_present(arrivals: &Arrivals, left: &[f64], grain: u32, support: usize) -
     left.iter().enumerate().map(|(m, p)| p * (as_f64(m) + offered - over[places - m])).sum()
 }
 
-#[expect(clippy::cast_precision_loss)]
 const fn as_f64(count: usize) -> f64 {
     count as f64
 }
 
 /// `P(A = 0), P(A = 1), ...`, by a Fourier transform of the pgf on the unit circle.
-#[expect(clippy::cast_precision_loss)]
 fn pmf(support: usize, pgf: impl Fn(Complex64) -> Complex64) -> Vec<f64> {
     let points = support.max(2).next_power_of_two();
     let mut values: Vec<_> =
@@ -242,7 +237,6 @@ fn pmf(support: usize, pgf: impl Fn(Complex64) -> Complex64) -> Vec<f64> {
     pmf
 }
 
-#[expect(clippy::cast_precision_loss)]
 fn mean(pmf: &[f64]) -> f64 {
     pmf.iter().enumerate().map(|(at, p)| at as f64 * p).sum()
 }
@@ -255,7 +249,6 @@ fn coarser(pmf: &[f64], grain: u32) -> Vec<f64> {
     let unit = grain as usize;
     let mut coarse = vec![0.0; pmf.len().div_ceil(unit) + 1];
     for (at, p) in pmf.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss)]
         let up = p * (at % unit) as f64 / f64::from(grain);
         coarse[at / unit] += p - up;
         coarse[at / unit + 1] += up;
@@ -314,7 +307,6 @@ impl Support {
     }
 
     fn mean(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss)]
         self.iter().map(|(at, p)| at as f64 * p).sum()
     }
 
@@ -460,7 +452,6 @@ pub fn md1k(load: f64, places: u32) -> Result<Probability, Invalid> {
     let load = between("the load of a server", load, 0.0, MAX_MD1K_LOAD)?;
     let places = count("the places of a server", places, 1, MAX_MD1K_PLACES)? as usize;
     let arrivals = Arrivals::poisson(load)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let support = arrivals.rarely_above(RARE).max(0.0).ceil() as usize + 1;
     let law = pmf(support, |z| arrivals.ln_pgf(z).exp());
     let mut chain = Chain::new(places, 1, places);

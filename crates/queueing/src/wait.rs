@@ -39,7 +39,6 @@ impl<'a> WaitTable<'a> {
         if k <= 0.0 {
             return until;
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let values = *self.slots.entry(k as u64).or_insert_with(|| {
             let mut point = 0u8;
             [(); POINTS].map(|()| {
