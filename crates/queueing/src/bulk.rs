@@ -62,6 +62,8 @@ pub const MAX_UTILISATION: f64 = 1.0 - 1e-9;
 pub const MAX_STEPS: u32 = 200;
 /// Most points on the circle. A queue so close to saturation that it needs more is described by its pole.
 pub const MAX_POINTS: usize = 1 << 14;
+/// Most points of a single Fourier transform.
+pub const MAX_TRANSFORM: usize = 1 << 18;
 /// Largest `ln z_0` that is looked for: beyond, one more action in the queue is `e^50` times less likely.
 pub const MAX_DECAY: f64 = 50.0;
 /// What the trapezoid rule may leave, as a power of `1/e`.
@@ -262,10 +264,94 @@ impl BulkQueue {
     }
 
     fn law_within(&self, most: usize) -> Option<QueueLaw> {
-        let ln_z0 = self.decay()?;
-        let points = (4.0 * PRECISION / ln_z0).ceil().min(1e18) as usize;
-        let points = points.max(64).checked_next_power_of_two().filter(|points| *points <= most)?;
-        Some(QueueLaw::new(self, ln_z0 / 2.0, points))
+        let points = self.points().filter(|points| *points <= most)?;
+        Some(QueueLaw::on(self, Ring::new(self.decay()? / 2.0, points)))
+    }
+
+    /// Points that leave what [`PRECISION`] says.
+    fn points(&self) -> Option<usize> {
+        let points = (4.0 * PRECISION / self.decay()?).ceil().min(1e18) as usize;
+        points.max(64).checked_next_power_of_two()
+    }
+
+    /// A circle on which a power up to `c` stays in the range of floats and loses few digits: so many points that it may be
+    /// that close to 1.
+    fn narrow_ring(&self) -> Option<Ring> {
+        let points = self.points()?.max((4 * self.capacity as usize).next_power_of_two());
+        (points <= MAX_TRANSFORM).then(|| Ring::new(2.0 * PRECISION / points as f64, points))
+    }
+
+    /// The law of `min(X, c)`, what a block takes. `None` also if it would take more than [`MAX_TRANSFORM`] points.
+    pub fn taken(&self) -> Option<Vec<f64>> {
+        let law = QueueLaw::on(self, self.narrow_ring()?);
+        let mut taken = law.waiting(self.capacity as usize);
+        let sum: f64 = taken.iter().sum();
+        taken.push((1.0 - sum).max(0.0));
+        Some(taken)
+    }
+
+    /// `E[M]` of a queue like this one, if its blocks had only `c - S` places, `S` of the law `taken` and independent from
+    /// block to block. `all` is a queue with the same `c` and more load. `None` as for [`BulkQueue::taken`].
+    pub(crate) fn mean_left_beside(&self, taken: &[f64], all: &Self) -> Option<f64> {
+        let ring = all.narrow_ring()?;
+        let points = 2 * (ring.ln_z.len() - 1);
+        let mut values: Vec<Complex64> =
+            taken.iter().enumerate().map(|(s, p)| (p * (ring.ln_radius * s as f64).exp()).into()).collect();
+        values.resize(points, Complex64::ZERO);
+        FftPlanner::new().plan_fft_inverse(points).process(&mut values);
+        let steps = ring
+            .ln_z
+            .iter()
+            .zip(&values)
+            .map(|(ln_z, taken)| (self.arrivals.ln_pgf(ln_z.exp()) - self.c() * ln_z).exp() * taken);
+        Some(ring.maximum(steps).1)
+    }
+}
+
+/// A circle, by the logarithms of the upper half of its points.
+struct Ring {
+    ln_radius: f64,
+    ln_z: Vec<Complex64>,
+}
+
+impl Ring {
+    fn new(ln_radius: f64, points: usize) -> Self {
+        let angle = TAU / points as f64;
+        Self {
+            ln_radius,
+            ln_z: (0..=points / 2).map(|j| Complex64::new(ln_radius, angle * j as f64)).collect(),
+        }
+    }
+
+    /// `ln E[z^M]` on the circle, and `E[M]`, for the maximum `M` of the random walk whose steps have this Laurent pgf.
+    /// Its modulus has to be below 1.
+    fn maximum(&self, steps: impl Iterator<Item = Complex64>) -> (Vec<Complex64>, f64) {
+        let half = self.ln_z.len() - 1;
+        let points = 2 * half;
+        // Where the modulus is below 1, the logarithm stays on its branch.
+        let mut values: Vec<_> = steps.map(|step| -(1.0 - step).ln()).collect();
+        let mirrored: Vec<_> = values[1..half].iter().rev().map(Complex64::conj).collect();
+        values.extend(mirrored);
+        let mut planner = FftPlanner::new();
+        planner.plan_fft_forward(points).process(&mut values);
+        // values[m] is now N q_m radius^m.
+        let (mut total, mut mean) = (0.0, 0.0);
+        for (m, value) in values.iter_mut().enumerate() {
+            if m == 0 || m >= half {
+                *value = Complex64::ZERO;
+            } else {
+                *value = (value.re / points as f64).into();
+                let q = value.re * (-self.ln_radius * m as f64).exp();
+                total += q;
+                mean += m as f64 * q;
+            }
+        }
+        planner.plan_fft_inverse(points).process(&mut values);
+        values.truncate(half + 1);
+        for value in &mut values {
+            *value -= total;
+        }
+        (values, mean.max(0.0))
     }
 }
 
@@ -284,40 +370,31 @@ pub struct QueueLaw {
 }
 
 impl QueueLaw {
-    fn new(queue: &BulkQueue, ln_radius: f64, points: usize) -> Self {
-        let (c, n) = (queue.c(), points as f64);
-        let half = points / 2;
-        let ln_z: Vec<_> = (0..=half).map(|j| Complex64::new(ln_radius, TAU * j as f64 / n)).collect();
-        let slot_scv = queue.arrivals.slot_scv();
-        let exponents: Vec<_> = ln_z.iter().map(|ln_z| queue.arrivals.exponent(ln_z.exp())).collect();
-        // |A(z) z^-c| < 1 between 1 and the pole, so the logarithm stays on its branch.
-        let upper: Vec<_> = ln_z
+    fn on(queue: &BulkQueue, ring: Ring) -> Self {
+        let (capacity, slot_scv) = (queue.c(), queue.arrivals.slot_scv());
+        let exponents: Vec<_> = ring.ln_z.iter().map(|ln_z| queue.arrivals.exponent(ln_z.exp())).collect();
+        let steps = ring
+            .ln_z
             .iter()
             .zip(&exponents)
-            .map(|(ln_z, exponent)| -(1.0 - (ln_of_slots(*exponent, slot_scv) - c * ln_z).exp()).ln())
-            .collect();
-        let mut values = upper.clone();
-        values.extend(upper[1..half].iter().rev().map(Complex64::conj));
-        let mut planner = FftPlanner::new();
-        planner.plan_fft_forward(points).process(&mut values);
-        // values[m] is now N q_m radius^m.
-        let (mut total, mut mean_left) = (0.0, 0.0);
-        for (m, value) in values.iter_mut().enumerate() {
-            if m == 0 || m >= half {
-                *value = Complex64::ZERO;
-            } else {
-                *value = Complex64::new(value.re / n, 0.0);
-                let q = value.re * (-ln_radius * m as f64).exp();
-                total += q;
-                mean_left += m as f64 * q;
-            }
-        }
-        planner.plan_fft_inverse(points).process(&mut values);
-        values.truncate(half + 1);
-        for value in &mut values {
-            *value -= total;
-        }
-        Self { capacity: c, ln_z, ln_left: values, exponents, slot_scv, mean_left: mean_left.max(0.0) }
+            .map(|(ln_z, exponent)| (ln_of_slots(*exponent, slot_scv) - capacity * ln_z).exp());
+        let (ln_left, mean_left) = ring.maximum(steps);
+        Self { capacity, ln_z: ring.ln_z, ln_left, exponents, slot_scv, mean_left }
+    }
+
+    /// `P(X = n)` for the first `n`.
+    fn waiting(&self, count: usize) -> Vec<f64> {
+        let half = self.ln_z.len() - 1;
+        let ln_pgf = |j: usize| self.ln_left[j] + ln_of_slots(self.exponents[j], self.slot_scv);
+        let mut values: Vec<_> = (0..=half).map(|j| ln_pgf(j).exp()).collect();
+        let mirrored: Vec<_> = values[1..half].iter().rev().map(Complex64::conj).collect();
+        values.extend(mirrored);
+        FftPlanner::new().plan_fft_forward(2 * half).process(&mut values);
+        let ln_radius = self.ln_z[0].re;
+        let scaled = |(n, value): (usize, &Complex64)| {
+            (value.re / (2 * half) as f64 * (-ln_radius * n as f64).exp()).clamp(0.0, 1.0)
+        };
+        values.iter().enumerate().map(scaled).take(count).collect()
     }
 
     /// `E[M]` once more, from the law.
@@ -326,31 +403,26 @@ impl QueueLaw {
     }
 
     /// `P(V >= n)` for the integer `V` whose pgf at the `j`-th point is `exp(ln_pgf(j)) * factor(j)`; `V` may be
-    /// negative.
-    fn tail_of(&self, n: f64, value: impl Fn(usize) -> Complex64) -> f64 {
+    /// negative. Powers stay in the exponent: each alone may be beyond all floats.
+    fn tail_of(
+        &self,
+        n: f64,
+        ln_pgf: impl Fn(usize) -> Complex64,
+        factor: impl Fn(usize) -> Complex64,
+    ) -> f64 {
         let last = self.ln_z.len() - 1;
-        let sum: f64 = self
-            .ln_z
-            .iter()
-            .enumerate()
-            .map(|(j, ln_z)| {
-                let weight = if j == 0 || j == last { 1.0 } else { 2.0 };
-                weight * (value(j) * (-n * ln_z).exp() / (1.0 - (-ln_z).exp())).re
-            })
-            .sum();
+        let point = |(j, ln_z): (usize, &Complex64)| {
+            let weight = if j == 0 || j == last { 1.0 } else { 2.0 };
+            weight * ((ln_pgf(j) - n * ln_z).exp() * factor(j) / (1.0 - (-ln_z).exp())).re
+        };
+        let sum: f64 = self.ln_z.iter().enumerate().map(point).sum();
         let tail = sum / (2 * last) as f64;
         if tail.is_nan() { 1.0 } else { tail.clamp(0.0, 1.0) }
     }
 
     /// `P(M >= n)`: a block leaves `n` actions or more behind.
     pub fn left_at_least(&self, n: u32) -> f64 {
-        if n == 0 { 1.0 } else { self.tail_of(f64::from(n), |j| self.ln_left[j].exp()) }
-    }
-
-    /// `P(X >= n)`: `n` actions or more wait when a block is built.
-    pub fn waiting_at_least(&self, n: u32) -> f64 {
-        let pgf = |j: usize| (self.ln_left[j] + ln_of_slots(self.exponents[j], self.slot_scv)).exp();
-        if n == 0 { 1.0 } else { self.tail_of(f64::from(n), pgf) }
+        if n == 0 { 1.0 } else { self.tail_of(f64::from(n), |j| self.ln_left[j], |_| Complex64::ONE) }
     }
 
     /// How long the actions of `own` wait, which are served first come, first served within a queue of which this is
@@ -376,7 +448,7 @@ impl QueueLaw {
     }
 }
 
-/// The law of an action's wait until a block leaves with it.
+/// How many blocks an action misses before one leaves with it.
 #[derive(Clone, Debug)]
 pub struct WaitLaw<'a> {
     queue: &'a QueueLaw,
@@ -384,31 +456,22 @@ pub struct WaitLaw<'a> {
     overtakers: Option<Vec<Complex64>>,
 }
 
-impl WaitLaw<'_> {
+impl<'a> WaitLaw<'a> {
     /// The probability that an action that comes when a share `u` of its slot is over misses `k` blocks or more.
-    fn misses(&self, u: f64, k: f64) -> f64 {
+    pub fn misses(&self, u: f64, k: f64) -> f64 {
         let queue = self.queue;
-        queue.tail_of(k * queue.capacity, |j| {
+        let ln_pgf = |j: usize| {
             let overtakers = self.overtakers.as_ref().map_or(Complex64::ZERO, |overtakers| overtakers[j]);
             let slot = ln_of_own_slot(u * queue.exponents[j] + (1.0 - u) * overtakers, queue.slot_scv);
             let later = (k - 1.0) * ln_of_slots(overtakers, queue.slot_scv);
-            (queue.ln_left[j] + slot + later).exp() * self.ahead[j]
-        })
+            queue.ln_left[j] + slot + later
+        };
+        queue.tail_of(k * queue.capacity, ln_pgf, |j| self.ahead[j])
     }
 
-    /// `P(wait > slots)`.
-    pub fn exceeds(&self, slots: f64) -> f64 {
-        self.table().exceeds(slots)
-    }
-
-    /// The shortest time that a share `p` of actions do not exceed, in slots.
-    pub fn quantile(&self, p: f64) -> f64 {
-        self.table().quantile(p)
-    }
-
-    /// For more than one question.
-    pub fn table(&self) -> WaitTable<'_> {
-        WaitTable::new(|u, k| self.misses(u, k))
+    /// The law of the time waited.
+    pub fn table(self) -> WaitTable<'a> {
+        WaitTable::new(move |u, k| self.misses(u, k))
     }
 }
 
@@ -502,6 +565,10 @@ mod tests {
         let queue = BulkQueue::new(Arrivals::poisson(mean).unwrap(), 3).unwrap();
         let law = queue.law().unwrap();
         let pole = queue.pole().unwrap();
+        for (n, found) in queue.taken().unwrap().iter().enumerate().take(3) {
+            let right: f64 = (0..=n).map(|m| left[m] * pmf[n - m]).sum();
+            assert!((found - right).abs() < 1e-10, "{n}: {found} for {right}");
+        }
         for n in 1..100u32 {
             let right: f64 = left[n as usize..].iter().sum();
             let found = law.left_at_least(n);
@@ -515,12 +582,44 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_every_size_with_room_let_nobody_wait_for_a_second() {
+        // Powers of the circle's points are beyond all floats here, and their product is not.
+        for capacity in [100, 4096, 16_384, MAX_CAPACITY] {
+            for load in [0.001, 0.3, 0.5, 0.7] {
+                let arrivals = Arrivals::poisson(load * f64::from(capacity)).unwrap();
+                let queue = BulkQueue::new(arrivals.clone(), capacity).unwrap();
+                let law = queue.law().unwrap();
+                let mut wait = law.wait(&arrivals, None).table();
+                for p in [0.1, 0.5, 0.99] {
+                    let found = wait.quantile(p);
+                    assert!((found - p).abs() < 1e-3, "{capacity} {load} {p}: {found}");
+                }
+                // Nearly all blocks take what came, and in the mean they take all.
+                let taken = queue.taken().unwrap();
+                let mean: f64 = taken.iter().enumerate().map(|(s, p)| s as f64 * p).sum();
+                let right = queue.arrivals.mean();
+                assert!((mean - right).abs() < 1e-6 * right, "{capacity} {load}: {mean} for {right}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_that_are_always_gone_are_a_smaller_block() {
+        for (name, arrivals) in laws(4.0) {
+            let ten = BulkQueue::new(arrivals.clone(), 10).unwrap();
+            let six = BulkQueue::new(arrivals, 6).unwrap();
+            let beside = ten.mean_left_beside(&[0.0, 0.0, 0.0, 0.0, 1.0], &six).unwrap();
+            let right = six.mean_left().unwrap();
+            assert!((beside - right).abs() < 1e-9 * (1.0 + right), "{name}: {beside} for {right}");
+        }
+    }
+
+    #[test]
     fn the_mean_of_the_waits_law_is_littles() {
         for (name, arrivals) in laws(8.0) {
             let queue = BulkQueue::new(arrivals.clone(), 10).unwrap();
             let law = queue.law().unwrap();
-            let wait = law.wait(&arrivals, None);
-            let mut wait = wait.table();
+            let mut wait = law.wait(&arrivals, None).table();
             // Midpoints, until hardly anybody waits.
             let (mut mean, mut at) = (0.0, 0.02);
             loop {

@@ -16,13 +16,25 @@
 //! [`bulk`](crate::bulk) with capacity `c`, whoever goes first. So under `WholeBlock` the trades left behind are in the
 //! mean those of all lanes less those of rescues, and Little's law makes a delay of it. (Kleinrock's law of 1965 for blocks.)
 //!
-//! Under `Lent`, rescues beyond `r` wait although places may be empty. All actions together then wait at least as in the
-//! queue with `c`, so the same difference is a *lower* bound for trades; trades alone in a queue with `c` are another.
-//! `c - r` places are theirs in any case, so the queue with `c - r` is an *upper* bound, path by path. The
-//! greater lower bound is the estimate: good while rescues rarely exceed their reserve.
+//! **A lent reserve.** Under `Lent`, rescues beyond `r` wait although places may be empty, and what trades get depends on
+//! how many rescues waited before. With `L` for the trades left behind:
 //!
-//! **Tails.** Those of rescues are exact, and so are those of trades under `Kept`. Those of other trades follow
-//! [`QueueLaw::wait`] with rescues as overtakers, which says what is simplified; under `Lent` they inherit the estimate as well.
+//! - `E[L] >= E[all] - E[rescues]`: all actions together wait at least as in the queue with `c` that leaves no place empty.
+//! - `E[L] >=` that of a queue with `c - S` places, `S` drawn anew for each block from the law of the rescues that a block
+//!   takes. In truth full blocks follow full blocks, which never helps: associated summands exceed independent ones in the
+//!   supermodular order (Christofides and Vaggelatou 2004, "A connection between supermodular ordering and
+//!   positive/negative association", J. Multivariate Analysis 88), and a queue grows in that order. For slots of one length.
+//! - `E[L] <=` that of the queue with `c - r`, path by path, because these places are theirs in any case.
+//!
+//! In heavy traffic the second bound is too small by a ratio of variances: `S` brings its own in one block, but over many
+//! blocks that of the rescues' arrivals. The estimate is the geometric mean of the greater lower bound and of
+//! the second one times that ratio, kept between the bounds. It has no theorem; in simulations it is off by less than a
+//! quarter, and by little where rescues rarely exceed their reserve.
+//!
+//! **Tails.** Those of rescues are exact, and so are those of trades under `Kept`. Those of trades under `WholeBlock` follow
+//! [`QueueLaw::wait`] with rescues as overtakers, which says what is simplified; under `Lent` the same law is stretched to the
+//! estimated mean, and is never later than that of the queue with `c - r`. Where rescues are often beyond their reserve it says
+//! too much.
 
 use crate::{
     arrivals::Arrivals,
@@ -95,6 +107,12 @@ pub struct LaneLaw {
     pub worth: Worth,
     /// A bound on the mean, where the mean is an approximation and there is one.
     pub mean_at_most_slots: Option<f64>,
+    /// The same from below.
+    pub mean_at_least_slots: Option<f64>,
+    /// What times of the tail's law are multiplied with.
+    stretch: f64,
+    /// Who certainly waits as long.
+    cap: Option<Box<LaneLaw>>,
     own: Arrivals,
     overtakers: Option<Arrivals>,
     tail: Tail,
@@ -133,6 +151,9 @@ impl LaneLaw {
             mean_slots,
             worth: Worth::Exact,
             mean_at_most_slots: None,
+            mean_at_least_slots: None,
+            stretch: 1.0,
+            cap: None,
             own: own.clone(),
             overtakers: overtakers.cloned(),
             tail,
@@ -148,24 +169,29 @@ impl LaneLaw {
         if exact { Worth::Exact } else { Worth::Approximation }
     }
 
+    /// The law of the wait.
+    pub fn table(&self) -> WaitTable<'_> {
+        let table = match &self.tail {
+            Tail::Law(law) => law.wait(&self.own, self.overtakers.as_ref()).table(),
+            Tail::Pole { pole, capacity, arriving, overtaking } => WaitTable::new(move |u, k| {
+                pole.tail((k * capacity - u * arriving - (k - u) * overtaking).max(0.0))
+            }),
+        };
+        let table = table.stretched(self.stretch);
+        match &self.cap {
+            Some(cap) => table.capped(cap.table()),
+            None => table,
+        }
+    }
+
     /// `P(wait > slots)`.
     pub fn exceeds(&self, slots: f64) -> f64 {
-        self.ask(|wait| wait.exceeds(slots))
+        self.table().exceeds(slots)
     }
 
     /// What a share `p` of actions do not exceed, in slots.
     pub fn quantile_slots(&self, p: f64) -> f64 {
-        self.ask(|wait| wait.quantile(p))
-    }
-
-    /// For more than one question.
-    pub fn ask<T>(&self, questions: impl FnOnce(&mut WaitTable<'_>) -> T) -> T {
-        match &self.tail {
-            Tail::Law(law) => questions(&mut law.wait(&self.own, self.overtakers.as_ref()).table()),
-            Tail::Pole { pole, capacity, arriving, overtaking } => questions(&mut WaitTable::new(|u, k| {
-                pole.tail((k * capacity - u * arriving - (k - u) * overtaking).max(0.0))
-            })),
-        }
+        self.table().quantile(p)
     }
 }
 
@@ -250,21 +276,47 @@ impl Lanes {
             self.trade.clone()
         };
         let all = BulkQueue::new(self.rescue.with(&trade).ok()?, places).ok()?;
-        let mut left = all.mean_left()? - rescues.mean_left()?;
-        if self.block.sharing == Sharing::Lent {
-            left = left.max(BulkQueue::new(trade.clone(), places).ok()?.mean_left()?);
-        }
-        let slots = left.max(0.0) / trade.mean() + 0.5 * (1.0 + trade.slot_scv());
-        let mut law = LaneLaw::new(&all, &trade, Some(&self.rescue), slots)?;
+        let slots = |left: f64| left / trade.mean() + 0.5 * (1.0 + trade.slot_scv());
+        let first = BulkQueue::new(self.rescue.clone(), places).ok()?;
+        let whole = slots((all.mean_left()? - first.mean_left()?).max(0.0));
+        let mut law = LaneLaw::new(&all, &trade, Some(&self.rescue), whole)?;
         if few {
             law.worth = Worth::Approximation;
         }
         if self.block.sharing == Sharing::Lent {
+            let own = BulkQueue::new(trade.clone(), self.block.for_trades_alone()).ok();
+            let most = own.and_then(|own| own.mean_left());
+            law.cap = Self::alone(&trade, self.block.for_trades_alone()).map(Box::new);
+            let (least, left) = Self::lent(&all, rescues, &trade, most)?;
             law.worth = Worth::Approximation;
-            law.mean_at_most_slots =
-                Self::alone(&trade, self.block.for_trades_alone()).map(|kept| kept.mean_slots);
+            law.mean_slots = slots(left);
+            law.mean_at_least_slots = Some(slots(least));
+            law.mean_at_most_slots = most.map(slots);
+            law.stretch = law.mean_slots / whole;
         }
         Some(law)
+    }
+
+    /// Trades left behind under `Lent`: the greater lower bound, and the estimate.
+    fn lent(all: &BulkQueue, rescues: &BulkQueue, trade: &Arrivals, most: Option<f64>) -> Option<(f64, f64)> {
+        let difference = (all.mean_left()? - rescues.mean_left()?).max(0.0);
+        let most = most.unwrap_or(f64::INFINITY);
+        let beside = BulkQueue::new(trade.clone(), all.capacity()).ok()?;
+        let independent = rescues.taken().and_then(|taken| {
+            let moment =
+                |power: i32| -> f64 { (0u32..).zip(&taken).map(|(s, p)| f64::from(s).powi(power) * p).sum() };
+            let once = trade.variance() + (moment(2) - moment(1).powi(2)).max(0.0);
+            let ratio = if once > 0.0 { (all.arrivals().variance() / once).max(1.0) } else { 1.0 };
+            Some((beside.mean_left_beside(&taken, all)?, ratio))
+        });
+        // Rescues so close to their reserve that their law is out of reach take it as good as whole.
+        let Some((left, ratio)) = independent else {
+            let least = difference.min(most);
+            return Some((least, if most.is_finite() { most } else { least }));
+        };
+        let least = difference.max(left).min(most);
+        let heavy = (left * ratio).clamp(least, most);
+        Some((least, (least * heavy).sqrt()))
     }
 }
 
@@ -309,11 +361,9 @@ mod tests {
         for (rescue, trade) in [(1.0, 5.0), (3.0, 10.0), (4.5, 14.0)] {
             let law = lanes(rescue, trade, Sharing::Lent).trade().unwrap();
             let most = law.mean_at_most_slots.unwrap();
-            assert!(
-                law.mean_slots >= 0.5 && law.mean_slots <= most,
-                "{rescue} {trade}: {} {most}",
-                law.mean_slots
-            );
+            let least = law.mean_at_least_slots.unwrap();
+            let estimate = law.mean_slots;
+            assert!(0.5 <= least && least <= estimate && estimate <= most, "{least} {estimate} {most}");
             assert_eq!(law.worth, Worth::Approximation);
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     pool::{MAX_PLACES, PoolLaw, Room},
     risk::{Deadline, Exposure},
     units::{Bps, Invalid, Ms, PerSecond, Probability, Worth, between, count},
-    wait::{MAX_WAIT_SLOTS, WaitTable},
+    wait::MAX_WAIT_SLOTS,
 };
 
 /// Steps of the staircase that bounds the probability of bad debt.
@@ -114,7 +114,9 @@ pub enum Delay {
         mean_worth: Worth,
         /// What the quantiles are worth.
         tail_worth: Worth,
-        /// A bound on the mean where that is an approximation, if there is one.
+        /// Bounds on the mean where that is an approximation, if there are any.
+        mean_at_least_ms: Option<Ms>,
+        /// The same from above.
         mean_at_most_ms: Option<Ms>,
     },
     /// The lane is offered more than blocks take; its pool is full and drops the rest.
@@ -300,20 +302,14 @@ impl Model {
             let saturated = pool.mean_delay_slots.map(|slots| Delay::Saturated { mean_ms: ms(slots) });
             return (saturated.unwrap_or(Delay::Unbounded), unsteady);
         };
-        law.ask(|wait| self.steady(law, wait, other, risk, deadline))
+        self.steady(law, other, risk, deadline)
     }
 
     /// `other` is everything but the wait for a block, in ms.
-    fn steady(
-        &self,
-        law: &LaneLaw,
-        wait: &mut WaitTable<'_>,
-        other: f64,
-        risk: &Risk,
-        deadline: Deadline,
-    ) -> (Delay, Cost) {
+    fn steady(&self, law: &LaneLaw, other: f64, risk: &Risk, deadline: Deadline) -> (Delay, Cost) {
         let slot_ms = self.chain.slot_ms.get();
         let ms = |slots: f64| Ms::clamped(other + slots * slot_ms);
+        let mut wait = law.table();
         let (p50_slots, p99_slots) = (wait.quantile(0.5), wait.quantile(0.99));
         let delay = Delay::Steady {
             mean_ms: ms(law.mean_slots),
@@ -321,6 +317,7 @@ impl Model {
             p99_ms: ms(p99_slots),
             mean_worth: law.worth,
             tail_worth: law.tail_worth(),
+            mean_at_least_ms: law.mean_at_least_slots.map(ms),
             mean_at_most_ms: law.mean_at_most_slots.map(ms),
         };
         let mut exceeds = |at: f64| wait.exceeds((at - other) / slot_ms);

@@ -26,12 +26,24 @@ const MAX_STEPS: u32 = 64;
 pub struct WaitTable<'a> {
     misses: Box<dyn Fn(f64, f64) -> f64 + 'a>,
     slots: BTreeMap<u64, [f64; POINTS]>,
+    stretch: f64,
+    cap: Option<Box<WaitTable<'a>>>,
 }
 
 impl<'a> WaitTable<'a> {
     /// `misses(u, k)` is asked for `k > 0` only.
     pub(crate) fn new(misses: impl Fn(f64, f64) -> f64 + 'a) -> Self {
-        Self { misses: Box::new(misses), slots: BTreeMap::new() }
+        Self { misses: Box::new(misses), slots: BTreeMap::new(), stretch: 1.0, cap: None }
+    }
+
+    /// The same law with every time multiplied.
+    pub(crate) fn stretched(self, by: f64) -> Self {
+        Self { stretch: self.stretch * by, ..self }
+    }
+
+    /// The same law, but never later than this one.
+    pub(crate) fn capped(self, by: WaitTable<'a>) -> Self {
+        Self { cap: Some(Box::new(by)), ..self }
     }
 
     /// The integral of `F(., k)` from 0 to `until`.
@@ -68,9 +80,11 @@ impl<'a> WaitTable<'a> {
         if slots > MAX_WAIT_SLOTS {
             return 0.0;
         }
+        let most = self.cap.as_mut().map_or(1.0, |cap| cap.exceeds(slots));
+        let slots = slots / self.stretch;
         let (whole, until) = (slots.floor(), 1.0 - slots.fract());
         let later = self.integral(whole + 1.0, 1.0) - self.integral(whole + 1.0, until);
-        (self.integral(whole, until) + later).clamp(0.0, 1.0)
+        (self.integral(whole, until) + later).clamp(0.0, most)
     }
 
     /// The shortest time that a share `p` does not exceed, in slots; at most [`MAX_WAIT_SLOTS`].
@@ -106,6 +120,14 @@ mod tests {
             assert!((wait.quantile(p) - p).abs() < 1e-5);
             assert!((wait.exceeds(p) - (1.0 - p)).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_stretched_law_takes_longer_and_a_capped_one_no_longer_than_its_cap() {
+        let uniform = || WaitTable::new(|_, _| 0.0);
+        assert!((uniform().stretched(3.0).quantile(0.5) - 1.5).abs() < 1e-5);
+        assert!((uniform().stretched(3.0).capped(uniform()).quantile(0.5) - 0.5).abs() < 1e-5);
+        assert!((uniform().capped(uniform().stretched(3.0)).quantile(0.5) - 0.5).abs() < 1e-5);
     }
 
     #[test]

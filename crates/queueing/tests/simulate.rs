@@ -236,7 +236,7 @@ fn one_lane_waits_as_the_bulk_queue_says() {
         let queue = BulkQueue::new(setup.arrivals(0), places as u32).unwrap();
         let law = queue.law().unwrap();
         let own = setup.arrivals(0);
-        let wait = law.wait(&own, None);
+        let mut wait = law.wait(&own, None).table();
         setup.late[0] = wait.quantile(0.95);
         let [seen, _] = setup.run(seed, 40, 20_000);
         let name = format!("{bursts:?}, {mean} in {places}, scv {slot_scv}");
@@ -258,6 +258,9 @@ fn two_lanes_wait_as_their_sharing_says() {
         (Sharing::Kept, (3.0, Bursts::Geometric(2.0)), (5.0, Bursts::One)),
         (Sharing::Lent, (2.0, Bursts::One), (7.0, Bursts::One)),
         (Sharing::Lent, (3.2, Bursts::Geometric(2.0)), (5.8, Bursts::One)),
+        (Sharing::Lent, (3.2, Bursts::One), (4.0, Bursts::Given)),
+        (Sharing::Lent, (1.0, Bursts::Geometric(4.0)), (8.0, Bursts::One)),
+        (Sharing::Lent, (3.6, Bursts::Geometric(3.0)), (4.0, Bursts::One)),
     ];
     for (seed, (sharing, rescue, trade)) in (100..).zip(table) {
         let mut setup = Setup {
@@ -278,13 +281,15 @@ fn two_lanes_wait_as_their_sharing_says() {
         seen[0].wait.agree(&name, laws[0].mean_slots);
         seen[0].late.agree(&name, laws[0].exceeds(setup.late[0]));
         if sharing == Sharing::Lent {
-            // Between its bounds. The estimate is good while rescues rarely exceed their reserve.
-            seen[1].wait.at_least(&name, laws[1].mean_slots);
+            seen[1].wait.at_least(&name, laws[1].mean_at_least_slots.unwrap());
             if let Some(most) = laws[1].mean_at_most_slots {
                 seen[1].wait.at_most(&name, most);
             }
-            let off = seen[1].wait.mean() / laws[1].mean_slots - 1.0;
-            assert!(off < if rescue.0 > 3.0 { 0.6 } else { 0.1 }, "{name}: off by {off}");
+            // No theorem: within a tenth of the mean, and the tail within half.
+            let off = laws[1].mean_slots / seen[1].wait.mean() - 1.0;
+            assert!(off.abs() < 0.1, "{name}: off by {off}");
+            let late = seen[1].late.mean();
+            assert!((0.025..0.075).contains(&late), "{name}: {late} late for 0.05");
         } else {
             seen[1].wait.agree(&name, laws[1].mean_slots);
             // What overtakes rarely fills a block alone; where it may, the tail says too much.
