@@ -8,9 +8,10 @@
 //! ```
 //!
 //! This is the discrete bulk service queue of Bailey (1954, "On queueing processes with bulk service", J. Royal
-//! Statistical Society B 16). The `A(n)` are independent with one law, [`Arrivals`]; the pool is unbounded (for bounded
-//! ones see [`pool`](crate::pool)); service is first come, first served. Everything here needs `E[A] < c`;
-//! without it the answer is `None`, because there is no stationary queue. Counts are actions, times are slots.
+//! Statistical Society B 16). The `A(n)` are independent with one law, [`Arrivals`]; the pool is unbounded (for
+//! bounded ones see [`pool`](crate::pool)); service is first come, first served. Everything here needs
+//! `E[A] < c`; without it the answer is `None`, because there is no stationary queue. Counts are actions, times
+//! are slots.
 //!
 //! # The mean, by roots
 //!
@@ -30,15 +31,15 @@
 //! # The law, by Wiener and Hopf
 //!
 //! `M` is the maximum of a random walk with steps `A - c` that starts at 0, and Spitzer's identity (1956, "A
-//! combinatorial lemma and its application to probability theory", Trans. American Mathematical Society 82) makes it a
-//! compound Poisson law: `E[z^M] = exp(sum over n > 0 of q_n (z^n - 1))`, where the `q_n` are the coefficients of
-//! positive powers in `-ln(1 - A(z) z^-c)` on a circle between 1 and the pole. They are read off with
-//! a Fourier transform; nothing is factored and no root is needed. The two ways to `E[M]` share no line of code,
-//! which is what their test rests on.
+//! combinatorial lemma and its application to probability theory", Trans. American Mathematical Society 82)
+//! makes it a compound Poisson law: `E[z^M] = exp(sum over n > 0 of q_n (z^n - 1))`, where the `q_n` are the
+//! coefficients of positive powers in `-ln(1 - A(z) z^-c)` on a circle between 1 and the pole. They are read
+//! off with a Fourier transform; nothing is factored and no root is needed. The two ways to `E[M]` share
+//! nothing but `A(z)`, which is what their test rests on.
 //!
-//! Tails are integrals over the same circle, `P(V >= n) = 1/(2 pi i) * integral of G(z) z^-n / (z - 1) dz`, by the
-//! trapezoid rule, which converges geometrically because the integrand is analytic in the ring. The number of points is
-//! chosen so that what is left is below `e^-32`. They are exact up to that and to rounding.
+//! Tails are integrals over the same circle, `P(V >= n) = 1/(2 pi i) * integral of G(z) z^-n / (z - 1) dz`, by
+//! the trapezoid rule, which converges geometrically because the integrand is analytic in the ring. The number
+//! of points is chosen so that what is left is below `e^-32`. They are exact up to that and to rounding.
 //!
 //! # The tail, by its pole
 //!
@@ -56,7 +57,7 @@ use std::f64::consts::TAU;
 
 /// Most actions that a block takes.
 pub const MAX_CAPACITY: u32 = 1 << 16;
-/// Utilisation from which a queue counts as having no stationary law. Its mean would be beyond 10^8 slots.
+/// Utilisation from which a queue counts as having no stationary law. Half a billion actions would wait, or more.
 pub const MAX_UTILISATION: f64 = 1.0 - 1e-9;
 /// Steps after which the search for a root or a pole ends with what it has. Newton's method takes a handful.
 pub const MAX_STEPS: u32 = 200;
@@ -191,10 +192,10 @@ impl BulkQueue {
 
     /// The mean time from arrival until a block leaves with the action, in slots.
     ///
-    /// Little's law (1961, "A proof for the queuing formula L = lambda W", Operations Research 9): a block leaves `M`
-    /// behind, and until the next one the arrivals add half their number in the mean (in slots of random length, half of
-    /// `1 + scv` times that, because long slots hold more of the time). So `W = E[M] / E[A] + (1 + scv) / 2`. Exact, in
-    /// any order of service that does not look at the future.
+    /// Little's law (1961, "A proof for the queuing formula L = lambda W", Operations Research 9): a block
+    /// leaves `M` behind, and until the next one the arrivals add half their number in the mean (in slots of
+    /// random length, half of `1 + scv` times that, because long slots hold more of the time). So
+    /// `W = E[M] / E[A] + (1 + scv) / 2`. Exact, in any order of service that does not look at the future.
     ///
     /// Without arrivals it is the mean wait of one that came all the same.
     pub fn mean_delay_slots(&self) -> Option<f64> {
@@ -274,8 +275,8 @@ impl BulkQueue {
         points.max(64).checked_next_power_of_two()
     }
 
-    /// A circle on which a power up to `c` stays in the range of floats and loses few digits: so many points that it may be
-    /// that close to 1.
+    /// A circle on which a power up to `c` stays in the range of floats and loses few digits: so many points
+    /// that it may be that close to 1.
     fn narrow_ring(&self) -> Option<Ring> {
         let points = self.points()?.max((4 * self.capacity as usize).next_power_of_two());
         (points <= MAX_TRANSFORM).then(|| Ring::new(2.0 * PRECISION / points as f64, points))
@@ -290,8 +291,9 @@ impl BulkQueue {
         Some(taken)
     }
 
-    /// `E[M]` of a queue like this one, if its blocks had only `c - S` places, `S` of the law `taken` and independent from
-    /// block to block. `all` is a queue with the same `c` and more load. `None` as for [`BulkQueue::taken`].
+    /// `E[M]` of a queue like this one, if its blocks had only `c - S` places, `S` of the law `taken` and
+    /// independent from block to block. `all` is a queue with the same `c` and more load. `None` as for
+    /// [`BulkQueue::taken`].
     pub(crate) fn mean_left_beside(&self, taken: &[f64], all: &Self) -> Option<f64> {
         let ring = all.narrow_ring()?;
         let points = 2 * (ring.ln_z.len() - 1);
@@ -323,8 +325,8 @@ impl Ring {
         }
     }
 
-    /// `ln E[z^M]` on the circle, and `E[M]`, for the maximum `M` of the random walk whose steps have this Laurent pgf.
-    /// Its modulus has to be below 1.
+    /// `ln E[z^M]` on the circle, and `E[M]`, for the maximum `M` of the random walk whose steps have this
+    /// Laurent pgf. Its modulus has to be below 1.
     fn maximum(&self, steps: impl Iterator<Item = Complex64>) -> (Vec<Complex64>, f64) {
         let half = self.ln_z.len() - 1;
         let points = 2 * half;
@@ -425,16 +427,38 @@ impl QueueLaw {
         if n == 0 { 1.0 } else { self.tail_of(f64::from(n), |j| self.ln_left[j], |_| Complex64::ONE) }
     }
 
+    /// The least number that a share `p` of blocks leave behind at most; at most `u32::MAX`.
+    pub fn left_quantile(&self, p: f64) -> u32 {
+        let more = |n: u32| self.left_at_least(n.saturating_add(1)) > 1.0 - p;
+        let (mut low, mut high) = (0, 1u32);
+        if !more(0) {
+            return 0;
+        }
+        while high < u32::MAX && more(high) {
+            (low, high) = (high, high.saturating_mul(2));
+        }
+        // More than `low`, at most `high`.
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if more(middle) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        high
+    }
+
     /// How long the actions of `own` wait, which are served first come, first served within a queue of which this is
     /// the law, and are overtaken by all of `overtakers` that come before they are taken. Both are part of the
     /// queue's arrivals.
     ///
     /// An action that arrives when a share `u` of its slot is over finds `M` left by the last block, the
-    /// arrivals of that share, and those ahead in its own batch. It misses the first `k` blocks if these and the overtakers of
-    /// the rest of the slot and of `k - 1` more slots are `k c` or more: if block `i < k` had room, it would have gone.
-    /// The number of blocks missed is exact without overtakers, or with ones that never fill a block alone. Otherwise it
-    /// counts an action as waiting although it was taken, if overtakers flood later blocks: it says too much,
-    /// by at most the probability of such a flood.
+    /// arrivals of that share, and those ahead in its own batch. It misses the first `k` blocks if these and
+    /// the overtakers of the rest of the slot and of `k - 1` more slots are `k c` or more: if block `i < k` had
+    /// room, it would have gone. The number of blocks missed is exact without overtakers, or with ones that
+    /// never fill a block alone. Otherwise it counts an action as waiting although it was taken, if overtakers
+    /// flood later blocks: it says too much, by at most the probability of such a flood.
     ///
     /// The time is exact in slots of one length. In others each is taken for as long as the mean, the one of the
     /// arrival too, although long slots see more arrivals: half the scv is missing in the mean.
@@ -568,6 +592,14 @@ mod tests {
         for (n, found) in queue.taken().unwrap().iter().enumerate().take(3) {
             let right: f64 = (0..=n).map(|m| left[m] * pmf[n - m]).sum();
             assert!((found - right).abs() < 1e-10, "{n}: {found} for {right}");
+        }
+        for p in [0.1, 0.5, 0.9, 0.999] {
+            let mut sum = 0.0;
+            let right = left.iter().position(|q| {
+                sum += q;
+                sum >= p
+            });
+            assert_eq!(right, Some(law.left_quantile(p) as usize), "{p}");
         }
         for n in 1..100u32 {
             let right: f64 = left[n as usize..].iter().sum();

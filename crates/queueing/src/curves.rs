@@ -1,17 +1,17 @@
 //! What holds in the worst case: bounds of network calculus for flows that token buckets admit.
 //!
-//! A flow keeps to a [`Bucket`] if in every time `t` at most `burst + rate t` actions of it arrive. A server offers a
-//! [`Service`] curve if, whenever the backlog began `t` ago, at least `rate (t - latency)` have been served since. Then, with `rate`
-//! of the flow at most that of the service,
+//! A flow keeps to a [`Bucket`] if in every time `t` at most `burst + rate t` actions of it arrive. A server
+//! offers a [`Service`] curve if, whenever the backlog began `t` ago, at least `rate (t - latency)` have been
+//! served since. Then, with `rate` of the flow at most that of the service,
 //!
 //! ```text
 //! delay   <= latency + burst / rate of service          (first come, first served)
 //! backlog <= burst + rate of the flow * latency
 //! ```
 //!
-//! (Cruz 1991, "A calculus for network delay, part I", IEEE Trans. Information Theory 37; Le Boudec and Thiran 2001,
-//! "Network Calculus", chapter 1.) These are bounds and not estimates: nothing about them is random, and a flow that spends its
-//! burst at once meets them. In ms, actions, and actions a second.
+//! (Cruz 1991, "A calculus for network delay, part I", IEEE Trans. Information Theory 37; Le Boudec and Thiran
+//! 2001, "Network Calculus", chapter 1.) These are bounds and not estimates: nothing about them is random, and
+//! a flow that spends its burst at once meets them. In ms, actions, and actions a second.
 
 use crate::units::{Invalid, Ms, PerSecond, between, count};
 
@@ -124,8 +124,8 @@ impl Service {
         self.per_ms > 0.0 && flow.per_ms() <= self.per_ms
     }
 
-    /// How long an action of the flow waits at most if the flow is served first come, first served. `None` if the flow is
-    /// more than is served: then there is no bound.
+    /// How long an action of the flow waits at most if the flow is served first come, first served. `None` if
+    /// the flow is more than is served: then there is no bound.
     pub fn delay_bound(self, flow: Bucket) -> Option<Ms> {
         self.carries(flow).then(|| Ms::clamped(self.latency.get() + flow.burst / self.per_ms))
     }
@@ -154,11 +154,13 @@ pub enum Order {
 
 /// How many blocks leave at most, counting from an action's arrival, until one leaves with it.
 ///
-/// The lane keeps to `bucket`. Every `slot` a block leaves; after at most `missed` blocks without rescues, blocks take up to
-/// `capacity` for as long as any wait (forced inclusion). With `a = rate * slot` arriving in a slot:
+/// The lane keeps to `bucket`. Every `slot` a block leaves; after at most `missed` blocks without rescues,
+/// blocks take up to `capacity` for as long as any wait (forced inclusion). With `a = rate * slot` arriving in
+/// a slot:
 ///
-/// - first come, first served, an action finds at most `burst + a` with itself in the first slot, and of those that come
-///   later each slot's find `a <= capacity` more and one miss less: `missed + ceil((burst + a) / capacity)` blocks;
+/// - first come, first served, an action finds at most `burst + a` with itself in the first slot, and of those
+///   that come later each slot's find `a <= capacity` more and one miss less:
+///   `missed + ceil((burst + a) / capacity)` blocks;
 /// - in any order it is answered when nothing waits any more, after `missed + n` blocks with the least `n` for which
 ///   `burst + a (missed + n) <= n capacity`.
 ///

@@ -1,22 +1,23 @@
 //! The queue before the signature check: one server, classes with priority, a check that has begun is finished.
 //!
-//! Class `i` (0 goes first) arrives as a Poisson process with rate `lambda_i` and takes `S_i`; within a class first come,
-//! first served; the queue is unbounded (M/G/1 with non-preemptive priority). With `rho_i = lambda_i E[S_i]` and
-//! `sigma_i = rho_0 + .. + rho_i`,
+//! Class `i` (0 goes first) arrives as a Poisson process with rate `lambda_i` and takes `S_i`; within a class
+//! first come, first served; the queue is unbounded (M/G/1 with non-preemptive priority). With
+//! `rho_i = lambda_i E[S_i]` and `sigma_i = rho_0 + .. + rho_i`,
 //!
 //! ```text
 //! W_i = R / ((1 - sigma_(i-1)) (1 - sigma_i)),     R = sum of lambda_j E[S_j^2] / 2
 //! ```
 //!
-//! (Cobham 1954, "Priority assignment in waiting line problems", Operations Research 2). Classes with `sigma_i >= 1` wait
-//! without bound. Where there is one, the first such class fills all the time that those before it leave, and later ones get
-//! nothing: `R` then counts it with a share `1 - sigma_(i-1)` of the time, in which its residual service is `E[S^2] / (2 E[S])`,
-//! and later ones not at all. So the waits of the others stay exact however large the overload, and are bounded
-//! whatever it is: that is what separates a lane's wait from the load of the lanes below it.
+//! (Cobham 1954, "Priority assignment in waiting line problems", Operations Research 2). Classes with
+//! `sigma_i >= 1` wait without bound. Where there is one, the first such class fills all the time that those
+//! before it leave, and later ones get nothing: `R` then counts it with a share `1 - sigma_(i-1)` of the time,
+//! in which its residual service is `E[S^2] / (2 E[S])`, and later ones not at all. So the waits of the others
+//! stay exact however large the overload, and are bounded whatever it is: that is what separates a lane's wait
+//! from the load of the lanes below it.
 //!
-//! For one class this is Pollaczek's and Khinchine's formula. For stable systems `sum of rho_i W_i = rho R / (1 - rho)`,
-//! whatever the order of the classes (Kleinrock 1965, "A conservation law for a wide class of queueing disciplines",
-//! Naval Research Logistics Quarterly 12).
+//! For one class this is Pollaczek's and Khinchine's formula. For stable systems `sum of rho_i W_i = rho R / (1
+//! - rho)`, whatever the order of the classes (Kleinrock 1965, "A conservation law for a wide class of queueing
+//!   disciplines", Naval Research Logistics Quarterly 12).
 
 use crate::{
     kingman::Law,

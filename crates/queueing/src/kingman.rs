@@ -1,11 +1,12 @@
 //! Kingman's bounds: what any queue with one server waits at most, from two moments and from the tails.
 //!
-//! Jobs arrive at intervals `T` and take `S`, all independent (GI/GI/1), first come, first served. `W` is the wait before
-//! service. Both laws are gamma laws here ([`Law`]): constant, exponential, Erlang, or more bursty than any of them.
+//! Jobs arrive at intervals `T` and take `S`, all independent (GI/GI/1), first come, first served. `W` is the
+//! wait before service. Both laws are gamma laws here ([`Law`]): constant, exponential, Erlang, or more bursty
+//! than any of them.
 //!
-//! - **Mean.** `E[W] <= lambda (Var[T] + Var[S]) / (2 (1 - rho))`, for every law with these moments (Kingman 1962, "Some
-//!   inequalities for the queue GI/G/1", Biometrika 49). In heavy traffic it is also the limit (Kingman 1961, "The
-//!   single server queue in heavy traffic", Proc. Cambridge Philosophical Society 57).
+//! - **Mean.** `E[W] <= lambda (Var[T] + Var[S]) / (2 (1 - rho))`, for every law with these moments (Kingman
+//!   1962, "Some inequalities for the queue GI/G/1", Biometrika 49). In heavy traffic it is also the limit
+//!   (Kingman 1961, "The single server queue in heavy traffic", Proc. Cambridge Philosophical Society 57).
 //! - **Tail.** `P(W > x) <= e^(-theta x)` with `theta` the positive root of `E[e^(theta (S - T))] = 1` (Kingman 1964,
 //!   "A martingale inequality in the theory of queues", Proc. Cambridge Philosophical Society 60).
 //!
@@ -18,8 +19,8 @@ pub const MAX_SCV: f64 = 1e6;
 /// Steps of the search for `theta`; each halves the interval.
 const MAX_STEPS: u32 = 200;
 
-/// The law of a time: a gamma law with this mean and variance `scv * mean^2`. An `scv` of 0 is a constant, 1 the exponential
-/// law, `1/k` Erlang's with `k` stages.
+/// The law of a time: a gamma law with this mean and variance `scv * mean^2`. An `scv` of 0 is a constant, 1
+/// the exponential law, `1/k` Erlang's with `k` stages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Law {

@@ -1,7 +1,7 @@
 //! Two lanes in one block: rescues first, trades in what is left.
 //!
-//! How much of a block rescues may take, and who gets what they leave, is [`Sharing`]. With `c` places in a block, `r` of them
-//! reserved, and rescues first come, first served among themselves, as trades are:
+//! How much of a block rescues may take, and who gets what they leave, is [`Sharing`]. With `c` places in a
+//! block, `r` of them reserved, and rescues first come, first served among themselves, as trades are:
 //!
 //! | sharing | a block takes | rescues | trades |
 //! | --- | --- | --- | --- |
@@ -9,32 +9,35 @@
 //! | `Lent` | up to `r` rescues, trades in all other places | queue with `r` alone: **exact** | **approximation** between two bounds |
 //! | `Kept` | up to `r` rescues and up to `c - r` trades | queue with `r` alone: **exact** | queue with `c - r` alone: **exact** |
 //!
-//! No trade is in any formula of the rescues: their delay is the same at every load of trades. That is the claim of the lanes, and here
-//! it is a matter of types.
+//! No trade is in any formula of the rescues: their delay is the same at every load of trades. That is the
+//! claim of the lanes, and here it is a matter of types.
 //!
 //! **Conservation.** Where no place stays empty while anything waits, all actions together are the queue of
-//! [`bulk`](crate::bulk) with capacity `c`, whoever goes first. So under `WholeBlock` the trades left behind are in the
-//! mean those of all lanes less those of rescues, and Little's law makes a delay of it. (Kleinrock's law of 1965 for blocks.)
+//! [`bulk`](crate::bulk) with capacity `c`, whoever goes first. So under `WholeBlock` the trades left behind
+//! are in the mean those of all lanes less those of rescues, and Little's law makes a delay of it. (Kleinrock's
+//! law of 1965 for blocks.)
 //!
-//! **A lent reserve.** Under `Lent`, rescues beyond `r` wait although places may be empty, and what trades get depends on
-//! how many rescues waited before. With `L` for the trades left behind:
+//! **A lent reserve.** Under `Lent`, rescues beyond `r` wait although places may be empty, and what trades get
+//! depends on how many rescues waited before. With `L` for the trades left behind:
 //!
-//! - `E[L] >= E[all] - E[rescues]`: all actions together wait at least as in the queue with `c` that leaves no place empty.
-//! - `E[L] >=` that of a queue with `c - S` places, `S` drawn anew for each block from the law of the rescues that a block
-//!   takes. In truth full blocks follow full blocks, which never helps: associated summands exceed independent ones in the
-//!   supermodular order (Christofides and Vaggelatou 2004, "A connection between supermodular ordering and
-//!   positive/negative association", J. Multivariate Analysis 88), and a queue grows in that order. For slots of one length.
+//! - `E[L] >= E[all] - E[rescues]`: all actions together wait at least as in the queue with `c` that leaves no
+//!   place empty.
+//! - `E[L] >=` that of a queue with `c - S` places, `S` drawn anew for each block from the law of the rescues
+//!   that a block takes. In truth full blocks follow full blocks, which never helps: associated summands exceed
+//!   independent ones in the supermodular order (Christofides and Vaggelatou 2004, "A connection between
+//!   supermodular ordering and positive/negative association", J. Multivariate Analysis 88), and a queue grows
+//!   in that order. For slots of one length.
 //! - `E[L] <=` that of the queue with `c - r`, path by path, because these places are theirs in any case.
 //!
-//! In heavy traffic the second bound is too small by a ratio of variances: `S` brings its own in one block, but over many
-//! blocks that of the rescues' arrivals. The estimate is the geometric mean of the greater lower bound and of
-//! the second one times that ratio, kept between the bounds. It has no theorem; in simulations it is off by less than a
-//! quarter, and by little where rescues rarely exceed their reserve.
+//! In heavy traffic the second bound is too small by a ratio of variances: `S` brings its own in one block, but
+//! over many blocks that of the rescues' arrivals. The estimate is the geometric mean of the greater lower
+//! bound and of the second one times that ratio, kept between the bounds. It has no theorem; in simulations it
+//! is off by less than a quarter, and by little where rescues rarely exceed their reserve.
 //!
-//! **Tails.** Those of rescues are exact, and so are those of trades under `Kept`. Those of trades under `WholeBlock` follow
-//! [`QueueLaw::wait`] with rescues as overtakers, which says what is simplified; under `Lent` the same law is stretched to the
-//! estimated mean, and is never later than that of the queue with `c - r`. Where rescues are often beyond their reserve it says
-//! too much.
+//! **Tails.** Those of rescues are exact, and so are those of trades under `Kept`. Those of trades under
+//! `WholeBlock` follow [`QueueLaw::wait`] with rescues as overtakers, which says what is simplified; under
+//! `Lent` the same law is stretched to the estimated mean, and is never later than that of the queue with
+//! `c - r`. Where rescues are often beyond their reserve it says too much.
 
 use crate::{
     arrivals::Arrivals,

@@ -1,8 +1,8 @@
 //! What each lane waits and loses, predicted: formulas of queueing theory, network calculus and diffusion.
 //!
-//! [`Model::predict`](model::Model::predict) takes a mix of load and the parameters of a chain, and says for each lane how
-//! long its actions take, how many are dropped, what holds in the worst case, and what the delay may cost.
-//! The other modules are the formulas, each of which can be used alone.
+//! [`Model::predict`](model::Model::predict) takes a mix of load and the parameters of a chain, and says for
+//! each lane how long its actions take, how many are dropped, what holds in the worst case, and what the delay
+//! may cost. The other modules are the formulas, each of which can be used alone.
 //!
 //! | module | what is in it | kind |
 //! | --- | --- | --- |
@@ -20,20 +20,21 @@
 //!
 //! # What it rests on
 //!
-//! - **Times** are slots in the formulas and ms ([`Ms`](units::Ms)) in the model; counts are actions. A block leaves at the end of
-//!   every slot. Who arrives in a slot waits for the rest of it at least.
-//! - **Arrivals** of different slots and lanes are independent. Load that reacts (retries, liquidations that feed each other) is not
-//!   in here; it has to be put into the mix.
+//! - **Times** are slots in the formulas and ms ([`Ms`](units::Ms)) in the model; counts are actions. A block
+//!   leaves at the end of every slot. Who arrives in a slot waits for the rest of it at least.
+//! - **Arrivals** of different slots and lanes are independent. Load that reacts (retries, liquidations that
+//!   feed each other) is not in here; it has to be put into the mix.
 //! - **No failure for want of stability.** More load than service is an answer: `None`, or
 //!   [`Delay::Saturated`](model::Delay::Saturated) and [`Delay::Unbounded`](model::Delay::Unbounded). An error
-//!   ([`Invalid`](units::Invalid)) is a parameter that means nothing. No number makes anything panic, and every loop has a limit
-//!   with a name.
+//!   ([`Invalid`](units::Invalid)) is a parameter that means nothing. No number makes anything panic, and every
+//!   loop has a limit with a name.
 //!
 //! # What holds it
 //!
 //! `tests/simulate.rs` simulates each thing as naively as it can be written, and takes its tolerances from the
-//! simulation's own confidence interval; `tests/laws.rs` holds what must be true for all parameters (conservation, order,
-//! bounds above what they bound); beside each formula are the cases that have a closed form.
+//! simulation's own confidence interval; `tests/laws.rs` holds what must be true for all parameters
+//! (conservation, order, bounds above what they bound); beside each formula are the cases that have a closed
+//! form.
 //!
 //! Floats are allowed here because nothing that decides a block may depend on this crate.
 

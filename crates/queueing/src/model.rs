@@ -1,7 +1,8 @@
 //! From a mix of load and the parameters of a chain to what each lane waits and loses.
 //!
 //! An action's way: it is checked at the ingress ([`ingress`]), relayed to the pools, waits for a block
-//! ([`lanes`](crate::lanes)), and the block becomes final. Its delay is the sum. [`Model::predict`] says for each lane
+//! ([`lanes`](crate::lanes)), and the block becomes final. Its delay is the sum. [`Model::predict`] says for
+//! each lane
 //!
 //! | figure | where it comes from | worth |
 //! | --- | --- | --- |
@@ -144,7 +145,8 @@ pub struct Bound {
 pub struct Cost {
     /// The probability that an action is later than the deadline. 1 if the lane is not steady.
     pub late: Probability,
-    /// Bound on the probability that the position goes bankrupt before the action is final. 1 if the lane is not steady.
+    /// Bound on the probability that the position goes bankrupt before the action is final. 1 if the lane is
+    /// not steady.
     pub bad_debt: Probability,
     /// Bound on the expected loss beyond bankruptcy if it takes p99. The largest there is if the lane is not steady.
     pub worst_loss_at_p99: Bps,

@@ -11,16 +11,18 @@
 //! dropped = max(M + A - K, 0)
 //! ```
 //!
-//! `A` and `C` are independent of the past and of each other, so `M` is a finite Markov chain, and it has a stationary law
-//! at every load. It is found by elimination in the order of Grassmann, Taksar and Heyman (1985, "Regenerative
-//! analysis and steady state distributions for Markov chains", Operations Research 33), which subtracts nothing and so loses no
-//! digits, inside the band that the chain's steps leave. The drop probability is the mean of `dropped` by the mean
-//! of `A`. **Exact** up to rounding, and to what the transform that makes the law of `A` leaves: see [`LOSS_FLOOR`].
+//! `A` and `C` are independent of the past and of each other, so `M` is a finite Markov chain, and it has a
+//! stationary law at every load. It is found by elimination in the order of Grassmann, Taksar and Heyman (1985,
+//! "Regenerative analysis and steady state distributions for Markov chains", Operations Research 33), which
+//! subtracts nothing and so loses no digits, inside the band that the chain's steps leave. The drop probability
+//! is the mean of `dropped` by the mean of `A`. **Exact** up to rounding, and to what the transform that makes
+//! the law of `A` leaves: see [`LOSS_FLOOR`].
 //!
-//! Where elimination would cost more than [`MAX_WORK`], actions are counted in grains of 2, 4, 8, ...: what falls between
-//! two grains is split between them so that means stay, which adds at most a quarter of a grain squared to the variance of
-//! what arrives and of what leaves. An **approximation** that says too much, by little while a grain is small beside
-//! the standard deviation of what arrives in a slot; [`PoolLaw::grain`] tells.
+//! Where elimination would cost more than [`MAX_WORK`], actions are counted in grains of 2, 4, 8, ...: what
+//! falls between two grains is split between them so that means stay, which adds at most a quarter of a grain
+//! squared to the variance of what arrives and of what leaves. An **approximation** that says too much, by
+//! little while a grain is small beside the standard deviation of what arrives in a slot; [`PoolLaw::grain`]
+//! tells.
 //!
 //! # Classics
 //!
@@ -44,7 +46,8 @@ pub const MAX_SUPPORT: u32 = 1 << 22;
 pub const LOSS_FLOOR: f64 = 1e-13;
 /// Least probability, as a power of `1/e`, that a law keeps.
 const RARE: f64 = 37.0;
-/// Most actions in a slot for which a pool that is always full is looked into. With more it fills as evenly as a tank.
+/// Most actions in a slot for which a pool that is always full is looked into. With more it fills as evenly as
+/// a tank.
 const MAX_FILLING: f64 = 262_144.0;
 
 /// How many places a block has for a lane: a law, in grains.
@@ -91,8 +94,8 @@ impl Room {
 pub struct PoolLaw {
     /// The probability that an arriving action is dropped.
     pub loss: Probability,
-    /// Mean time from arrival until a block leaves with an action that was not dropped, in slots, by Little's law from
-    /// the number present at an arbitrary time. `None` if blocks take none.
+    /// Mean time from arrival until a block leaves with an action that was not dropped, in slots, by Little's
+    /// law from the number present at an arbitrary time. `None` if blocks take none.
     pub mean_delay_slots: Option<f64>,
     /// Actions that a block leaves behind, in the mean.
     pub mean_left: f64,
@@ -111,8 +114,8 @@ impl PoolLaw {
     /// A pool of `places` for what arrives in a slot, of which each block takes what there is `room` for.
     ///
     /// # Errors
-    /// If there are no places or more than [`MAX_PLACES`], or if more than [`MAX_SUPPORT`] actions may arrive in a slot that may also
-    /// be few.
+    /// If there are no places or more than [`MAX_PLACES`], or if more than [`MAX_SUPPORT`] actions may arrive
+    /// in a slot that may also be few.
     pub fn new(arrivals: &Arrivals, room: &Room, places: u32) -> Result<Self, Invalid> {
         let places = count("the places of a pool", places, 1, MAX_PLACES)?;
         let offered = arrivals.mean();
@@ -207,7 +210,8 @@ impl PoolLaw {
     }
 }
 
-/// Present in the mean at an arbitrary time, in grains: what the last block left behind, and what has been let in since.
+/// Present in the mean at an arbitrary time, in grains: what the last block left behind, and what has been let
+/// in since.
 fn mean_present(arrivals: &Arrivals, left: &[f64], grain: u32, support: usize) -> f64 {
     let since = coarser(&pmf(support, |z| arrivals.since_block(z)), grain);
     let (places, offered) = (left.len() - 1, mean(&since));
@@ -441,9 +445,9 @@ pub const MAX_MD1K_PLACES: u32 = 1024;
 /// Largest load of [`md1k`].
 pub const MAX_MD1K_LOAD: f64 = 1024.0;
 
-/// The loss of M/D/1/K, from the chain of numbers left behind at departures. A service that begins with `i` present has
-/// `K - i` places for those who come meanwhile; one after an empty system begins with one. Per service, `rho + P(left empty)`
-/// arrive in the mean. Exact up to [`LOSS_FLOOR`].
+/// The loss of M/D/1/K, from the chain of numbers left behind at departures. A service that begins with `i`
+/// present has `K - i` places for those who come meanwhile; one after an empty system begins with one. Per
+/// service, `rho + P(left empty)` arrive in the mean. Exact up to [`LOSS_FLOOR`].
 ///
 /// # Errors
 /// If the load is not finite, negative or more than [`MAX_MD1K_LOAD`], or there are no places or more than

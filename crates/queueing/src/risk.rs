@@ -1,8 +1,8 @@
 //! From a delay to bad debt: what a price can do before a liquidation, a top-up or a close is in a block.
 //!
-//! A position is `distance` away from bankruptcy, and its price moves as a driftless Brownian motion with a volatility of
-//! `sigma` a square root of a day, both in basis points of the price now (Bachelier 1900, "Theorie de la
-//! speculation", Annales scientifiques de l'ENS 17). In a time `t`:
+//! A position is `distance` away from bankruptcy, and its price moves as a driftless Brownian motion with a
+//! volatility of `sigma` a square root of a day, both in basis points of the price now (Bachelier 1900,
+//! "Theorie de la speculation", Annales scientifiques de l'ENS 17). In a time `t`:
 //!
 //! ```text
 //! P(it crosses before t)            = 2 (1 - Phi(d / (sigma sqrt t)))                 the reflection principle
@@ -15,8 +15,8 @@
 //! probabilities (the union bound), and the expected loss at most the sum of the losses.
 //!
 //! Without jumps the formulas are exact for that motion. Over the seconds for which a lane delays, drift is
-//! nothing and volatility a constant; what the model misses is that both rise together with load, so `sigma` has to be that of
-//! the storm and not that of the year.
+//! nothing and volatility a constant; what the model misses is that both rise together with load, so `sigma`
+//! has to be that of the storm and not that of the year.
 
 use crate::units::{Bps, Ms, PerSecond, Probability};
 
@@ -86,8 +86,8 @@ impl Exposure {
         Bps::clamped(self.diffused(delay) + self.jumped(delay) * self.jump_loss.get())
     }
 
-    /// The expected largest loss beyond the barrier until `delay`: a bound for every moment of closing before. An upper bound
-    /// if there are jumps.
+    /// The expected largest loss beyond the barrier until `delay`: a bound for every moment of closing before.
+    /// An upper bound if there are jumps.
     pub fn worst_loss_until(&self, delay: Ms) -> Bps {
         Bps::clamped(2.0 * self.diffused(delay) + self.jumped(delay) * self.jump_loss.get())
     }

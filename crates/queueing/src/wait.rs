@@ -1,7 +1,7 @@
 //! The law of a wait from the law of the blocks missed.
 //!
-//! An action that comes when a share `u` of its slot is over waits for the rest of the slot, `1 - u`, and for the blocks that
-//! it misses. `u` is uniform. With `F(u, k)` the probability that it misses `k` blocks or more,
+//! An action that comes when a share `u` of its slot is over waits for the rest of the slot, `1 - u`, and for
+//! the blocks that it misses. `u` is uniform. With `F(u, k)` the probability that it misses `k` blocks or more,
 //!
 //! ```text
 //! P(wait > m + f) = integral of F(u, m) over u below 1 - f, plus integral of F(u, m + 1) over u above      0 <= f < 1

@@ -1,8 +1,8 @@
 //! Every formula against the thing it is about, simulated as naively as it can be written.
 //!
 //! A simulation is cut into batches, far longer than what it remembers; the spread of their means is its own
-//! confidence interval, and a formula has to lie within five standard errors. No tolerance is guessed. Seeds are fixed: a test
-//! that passes passes always.
+//! confidence interval, and a formula has to lie within five standard errors. No tolerance is guessed. Seeds
+//! are fixed: a test that passes passes always.
 
 use proptest as _;
 use rand::{RngExt, SeedableRng};
@@ -323,18 +323,20 @@ fn a_hundredfold_of_trades_moves_no_rescue() {
 
 #[test]
 fn bounded_pools_drop_what_the_chain_says() {
-    for (seed, load, bursts, places) in [
-        (300, 0.8, Bursts::Geometric(3.0), 25),
-        (301, 1.0, Bursts::One, 20),
-        (302, 1.0, Bursts::Given, 40),
-        (303, 2.5, Bursts::One, 30),
-        (304, 40.0, Bursts::Geometric(3.0), 30),
+    for (seed, load, bursts, places, slot_scv) in [
+        (300, 0.8, Bursts::Geometric(3.0), 25, 0.0),
+        (301, 1.0, Bursts::One, 20, 0.0),
+        (302, 1.0, Bursts::Given, 40, 0.0),
+        (303, 2.5, Bursts::One, 30, 0.0),
+        (304, 40.0, Bursts::Geometric(3.0), 30, 0.0),
+        (305, 1.1, Bursts::Geometric(2.0), 40, 0.6),
     ] {
         let mut setup = Setup::alone(10.0 * load, bursts, 10);
         setup.pools[0] = places;
+        setup.slot_scv = slot_scv;
         let law = PoolLaw::new(&setup.arrivals(0), &Room::constant(10), places as u32).unwrap();
         let [seen, _] = setup.run(seed, 40, 4000);
-        let name = format!("{load}, {bursts:?}, {places}: {law:?}");
+        let name = format!("{load}, {bursts:?}, {places}, scv {slot_scv}");
         seen.lost.agree(&name, law.loss.get());
         seen.left.agree(&name, law.mean_left);
         seen.wait.agree(&name, law.mean_delay_slots.unwrap());
