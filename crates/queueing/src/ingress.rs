@@ -15,9 +15,9 @@
 //! stay exact however large the overload, and are bounded whatever it is: that is what separates a lane's wait
 //! from the load of the lanes below it.
 //!
-//! For one class this is Pollaczek's and Khinchine's formula. For stable systems `sum of rho_i W_i = rho R / (1
-//! - rho)`, whatever the order of the classes (Kleinrock 1965, "A conservation law for a wide class of queueing
-//!   disciplines", Naval Research Logistics Quarterly 12).
+//! For one class this is Pollaczek's and Khinchine's formula. For stable systems
+//! `sum of rho_i W_i = rho R / (1 - rho)`, whatever the order of the classes (Kleinrock 1965, "A conservation
+//! law for a wide class of queueing disciplines", Naval Research Logistics Quarterly 12).
 
 use crate::{
     kingman::Law,

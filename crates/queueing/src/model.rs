@@ -9,9 +9,9 @@
 //! | utilisation | offered by what blocks have room for | exact |
 //! | mean delay | Little's law and the roots; plus Cobham's wait, one check, relay and finality | as the lane's mean, see [`lanes`](crate::lanes) |
 //! | p50, p99 | the law of the wait for a block, plus the *means* of everything else | as its tail; checks are taken as short beside a slot |
-//! | dropped | the finite chain of the lane's pool ([`pool`](crate::pool)) and what a saturated ingress leaves out | rescues exact; trades take what blocks leave them as independent from block to block |
+//! | dropped | the finite chain of the lane's pool ([`pool`](crate::pool)) and what a saturated ingress leaves out | rescues exact; trades approximate, a little too small: what blocks leave them is taken as independent from block to block |
 //! | bound | token buckets and blocks ([`curves`](crate::curves)), without the ingress | holds in the worst case |
-//! | bad debt | the law of the delay and the price's motion ([`risk`](crate::risk)), taken as independent | upper bound |
+//! | bad debt | the law of the delay and the price's motion ([`risk`](crate::risk)), taken as independent | upper bound, where the law is exact |
 //!
 //! What arrives at blocks is taken as Poisson bursts, as it came to the ingress. A lane with less load than room
 //! waits as if its pool had no bound: what a bounded pool drops does not wait.
@@ -122,7 +122,7 @@ pub enum Delay {
     },
     /// The lane is offered more than blocks take; its pool is full and drops the rest.
     Saturated {
-        /// Of those that are not dropped, in the mean.
+        /// Of those that are not dropped, in the mean. Worth what the lane's drop probability is.
         mean_ms: Ms,
     },
     /// The lane is offered more than is served, and nothing bounds what waits, or nothing of it is served at all.

@@ -15,9 +15,10 @@ use seawall_queueing::{
     ingress::{Class, Wait, waits},
     kingman::{Kingman, Law},
     lanes::{Block, Lanes, Sharing},
+    model::{Chain, Delay, Flow, Mix, Model, Risk},
     pool::{PoolLaw, Room, md1k, mm1k},
     risk::{DAY_MS, Exposure},
-    units::{Bps, Ms, PerSecond},
+    units::{Bps, Ms, PerSecond, Probability},
 };
 use std::collections::VecDeque;
 
@@ -370,6 +371,72 @@ fn trades_drop_what_rescues_leave_no_room_for() {
     }
 }
 
+#[test]
+fn a_prediction_is_what_the_lanes_do() {
+    // Rescues, trades, and whether trades are more than blocks take.
+    let table = [
+        (Sharing::Lent, 2.0, 7.0, false),
+        (Sharing::WholeBlock, 2.5, 6.5, false),
+        (Sharing::Kept, 3.0, 5.0, false),
+        (Sharing::Lent, 2.0, 20.0, true),
+    ];
+    for (seed, (sharing, rescue, trade, saturated)) in (350..).zip(table) {
+        let slot_ms = 100.0;
+        let model = Model::new(Chain {
+            slot_ms: ms(slot_ms),
+            slot_scv: 0.0,
+            block: Block::new(10, 4, sharing).unwrap(),
+            rescue_pool: 100,
+            trade_pool: 200,
+            check: Law::constant(ms(1e-6)),
+            relay_ms: ms(40.0),
+            finality_ms: ms(155.0),
+            missed_blocks: 1,
+        })
+        .unwrap();
+        let mix = Mix {
+            system: PerSecond::ZERO,
+            rescue: Flow::poisson(per_ms(rescue / slot_ms)),
+            trade: Flow::poisson(per_ms(trade / slot_ms)),
+        };
+        let found = model.predict(&mix, &Risk::default()).unwrap();
+        let lanes = [found.rescue, found.trade];
+        let slots = |at: Ms| (at.get() - 195.0) / slot_ms;
+        let mut setup = Setup {
+            load: [(rescue, Bursts::One), (trade, Bursts::One)],
+            places: 10,
+            reserve: 4,
+            sharing,
+            pools: [100, 200],
+            slot_scv: 0.0,
+            late: [0.0; 2],
+        };
+        for (late, lane) in setup.late.iter_mut().zip(&lanes) {
+            if let Delay::Steady { p99_ms, .. } = lane.delay {
+                *late = slots(p99_ms);
+            }
+        }
+        let seen = setup.run(seed, 40, 10_000);
+        for (at, (lane, seen)) in lanes.iter().zip(&seen).enumerate() {
+            let name = format!("{sharing:?}, lane {at}: {lane:?}");
+            match lane.delay {
+                Delay::Steady { mean_ms, .. } => {
+                    seen.wait.agree(&name, slots(mean_ms));
+                    seen.late.agree(&name, 0.01);
+                }
+                Delay::Saturated { mean_ms } => {
+                    // What is left of blocks is no longer independent, but as large in the mean.
+                    assert!(saturated && at == 1);
+                    assert!((slots(mean_ms) / seen.wait.mean() - 1.0).abs() < 0.01, "{name}");
+                    assert!((lane.dropped.get() / seen.lost.mean() - 1.0).abs() < 0.01, "{name}");
+                }
+                Delay::Unbounded => panic!("{name}"),
+            }
+            seen.taken.agree(&name, lane.carried.get() * slot_ms / 1e3);
+        }
+    }
+}
+
 /// One server, classes with priority, no preemption, from one event to the next.
 fn serve(classes: &[Class], seed: u64, batches: usize, services: usize) -> Vec<Batches> {
     let mut rng = seeded(seed);
@@ -442,7 +509,7 @@ fn kingmans_bounds_are_above_lindleys_recursion() {
         let service = Law::new(ms(load), service_scv).unwrap();
         let bounds = Kingman::new(interval, service).unwrap();
         let mut rng = seeded(seed);
-        let late = bounds.quantile_ms(seawall_queueing::units::Probability::new(0.05).unwrap());
+        let late = bounds.quantile_ms(Probability::new(0.05).unwrap());
         let (mut wait, mut means, mut lates) = (0.0f64, Batches::default(), Batches::default());
         for batch in 0..=40 {
             let (mut sum, mut above) = (0.0, 0u32);
