@@ -18,7 +18,7 @@
 //! is the mean of `dropped` by the mean of `A`. **Exact** up to rounding, and to what the transform that makes
 //! the law of `A` leaves: see [`LOSS_FLOOR`].
 //!
-//! Where elimination would cost more than [`MAX_WORK`], actions are counted in grains of 2, 4, 8, ...: what
+//! Where elimination would cost more than [`MAX_WORK`] or [`MAX_CELLS`], actions are counted in grains of 2, 4, 8, ...: what
 //! falls between two grains is split between them so that means stay, which adds at most a quarter of a grain
 //! squared to the variance of what arrives and of what leaves. An **approximation** that says too much, by
 //! little while a grain is small beside the standard deviation of what arrives in a slot; [`PoolLaw::grain`]
@@ -40,6 +40,8 @@ use std::f64::consts::TAU;
 pub const MAX_PLACES: u32 = 1 << 20;
 /// Multiplications that one elimination may cost.
 pub const MAX_WORK: f64 = 2e8;
+/// Transitions that a chain may have.
+pub const MAX_CELLS: f64 = 1e7;
 /// Most actions in a slot that a law is written down for.
 pub const MAX_SUPPORT: u32 = 1 << 22;
 /// Loss that cannot be told from none: a Fourier transform leaves an error of this size in every probability.
@@ -58,8 +60,9 @@ pub struct Room {
 }
 
 impl Room {
-    /// Always as many.
+    /// Always as many; more than [`MAX_PLACES`] are as good as these, because no pool holds more.
     pub fn constant(places: u32) -> Self {
+        let places = places.min(MAX_PLACES);
         let mut pmf = vec![0.0; places as usize + 1];
         pmf[places as usize] = 1.0;
         Self { grain: 1, pmf }
@@ -194,15 +197,20 @@ impl PoolLaw {
 
     /// The finest grain whose elimination is not too much work.
     fn grain_for(fine: &[f64], room: &Room, places: u32) -> u32 {
+        let unit = f64::from(room.grain);
         let (arriving, leaving) = (Support::of(fine), Support::of(&room.pmf));
+        let span = |support: &Support, unit: f64| (support.from as f64 * unit, support.last() as f64 * unit);
+        let ((least, most), (narrow, wide)) = (span(&arriving, 1.0), span(&leaving, unit));
+        let all = f64::from(places);
+        let (down, up) = ((wide - least.min(narrow)).min(all), (most - narrow).clamp(0.0, all));
+        let both = (most.min(all) - least.min(all)) * (wide.min(all) - narrow.min(all));
         let mut grain = room.grain;
         loop {
-            let of =
-                |count: usize, unit: u32| (count as f64 * f64::from(unit) / f64::from(grain)).ceil() + 1.0;
-            let wide = of(arriving.pmf.len(), 1) + of(leaving.pmf.len(), room.grain);
-            let states = f64::from(places) / f64::from(grain) + 1.0;
-            let band = wide.min(states);
-            if states * band * band <= MAX_WORK || grain >= places {
+            // A law in grains reaches one further at each end.
+            let of = |count: f64| (count / f64::from(grain)).ceil() + 2.0;
+            let states = if up > 0.0 { of(all) } else { 1.0 };
+            let work = states * (of(down) * of(up) + both / f64::from(grain).powi(2));
+            if (work <= MAX_WORK && states * (of(down) + of(up)) <= MAX_CELLS) || grain >= places {
                 return grain;
             }
             grain *= 2;
@@ -325,10 +333,11 @@ impl Support {
 fn left_behind(arriving: &Support, leaving: &Support, places: usize) -> Vec<f64> {
     // More than fits in and more than there is are as good as what does.
     let (arriving, leaving) = (arriving.up_to(places), leaving.up_to(places));
-    // Where blocks take a few at least, a pool is never left full.
-    let states = places.saturating_sub(leaving.from) + 1;
+    let up = arriving.last().saturating_sub(leaving.from);
+    // Where blocks take a few at least, a pool is never left full; where they take all that comes, it is left empty.
+    let states = if up > 0 { places.saturating_sub(leaving.from) + 1 } else { 1 };
     let down = leaving.last().saturating_sub(arriving.from.min(leaving.from)).min(states);
-    let up = arriving.last().saturating_sub(leaving.from).min(states);
+    let up = up.min(states);
     let mut chain = Chain::new(states, down, up);
     let mut waiting = vec![0.0; places + 1];
     for left in 0..states {
