@@ -12,11 +12,12 @@ use std::{
 use toml::{Table, Value};
 
 /// The floors: a crate may depend on crates of lower floors only, tests included.
-const FLOORS: [(&str, &str, u8); 11] = [
+const FLOORS: [(&str, &str, u8); 12] = [
     ("seawall-types", "crates/types", 0),
     ("seawall-ledger", "crates/ledger", 1),
     ("seawall-market", "crates/market", 1),
     ("seawall-oracle", "crates/oracle", 1),
+    ("seawall-queueing", "crates/queueing", 1),
     ("seawall-replay", "crates/replay", 1),
     ("seawall-chain", "crates/chain", 2),
     ("seawall-node", "crates/node", 3),
@@ -40,8 +41,11 @@ const COMMONWARE_VERSION: &str = "2026.10.0";
 /// Crates whose code decides what a block does: no floats, no maps with an order of their own.
 const CONSENSUS: [&str; 5] =
     ["crates/types", "crates/ledger", "crates/market", "crates/oracle", "crates/chain"];
-/// Of those, the pure ones: no clock, no thread, nothing asynchronous.
-const PURE: [&str; 4] = ["crates/types", "crates/ledger", "crates/market", "crates/oracle"];
+/// Crates without clock, thread, or anything asynchronous: of those the pure ones, and formulas.
+const PURE: [&str; 5] =
+    ["crates/types", "crates/ledger", "crates/market", "crates/oracle", "crates/queueing"];
+/// Crates of formulas in floats. Nothing of [`CONSENSUS`] may come to depend on one, not even through others.
+const FORMULAS: [&str; 1] = ["seawall-queueing"];
 /// Modules of the chain that may look at a clock: before a vote, while building, to sign an observation, to make a zone
 /// late on purpose.
 const CLOCKS: [&str; 5] = ["app.rs", "gate.rs", "observer.rs", "timeline.rs", "zones.rs"];
@@ -364,6 +368,30 @@ fn consensus_code_has_no_floats() {
         }
     }
     none(&breaches, "floats differ between machines:");
+}
+
+#[test]
+fn consensus_code_depends_on_no_formulas_in_floats() {
+    let mut breaches = Vec::new();
+    for directory in CONSENSUS {
+        let mut waiting = vec![directory];
+        let mut seen = Vec::new();
+        while let Some(directory) = waiting.pop() {
+            for (dependency, _, tests) in dependencies(&manifest(directory)) {
+                if tests || seen.contains(&dependency) {
+                    continue;
+                }
+                if FORMULAS.contains(&dependency.as_str()) {
+                    breaches.push(format!("{directory} imports {dependency}"));
+                }
+                if let Some((_, below, _)) = FLOORS.iter().find(|(name, _, _)| *name == dependency) {
+                    waiting.push(below);
+                }
+                seen.push(dependency);
+            }
+        }
+    }
+    none(&breaches, "what decides a block rests on floats:");
 }
 
 #[test]
