@@ -145,9 +145,14 @@ pub fn genesis(
     Ok((genesis, dealt))
 }
 
-/// What every source says.
+/// What every source says in a calm market.
 pub fn prices() -> Vec<(MarketId, PriceReport)> {
-    let report = PriceReport { low: PRICE, high: PRICE, spread: PriceTicks(0), sources: 3 };
+    prices_at(PRICE)
+}
+
+/// What every source says where all markets have one price.
+pub fn prices_at(price: PriceTicks) -> Vec<(MarketId, PriceReport)> {
+    let report = PriceReport { low: price, high: price, spread: PriceTicks(0), sources: 3 };
     (0..MARKETS).map(|market| (MarketId(market), report)).collect()
 }
 
@@ -175,14 +180,14 @@ pub fn signed(account: AccountId, nonce: u64, height: u64, action: Action) -> Si
 }
 
 /// What the validator of a committee of one observes.
-pub fn observe(identity: &Identity, height: u64) -> Observation {
+pub fn observe(identity: &Identity, height: u64, price: PriceTicks) -> Observation {
     let mut observation = Observation {
         chain: CHAIN,
         epoch: 0,
         view: height,
         seq: height,
         time: TimeMs(START.get() + 250 * height),
-        prices: prices(),
+        prices: prices_at(price),
         rescues: Vec::new(),
         outcomes: Vec::new(),
         health: Health::default(),

@@ -166,7 +166,7 @@ pub fn run(spec: &Spec, progress: &ProgressBar) -> anyhow::Result<Report> {
         for block in 0..WARM_UP + spec.blocks {
             progress.set_message(format!("block {} of {}", block + 1, WARM_UP + spec.blocks));
             let height = block as u64 + 1;
-            let observations = [observe(identity, height)];
+            let observations = [observe(identity, height, PRICE)];
             let actions = draw(&mut rng, spec, height);
 
             let begun = Instant::now();

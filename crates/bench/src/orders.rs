@@ -51,6 +51,8 @@ const WARM_UP: usize = 3;
 const DEPTH: u64 = 200;
 /// Ticks beyond the middle that an immediate order reaches.
 const REACH: u64 = 5;
+/// Marks of all markets go through so many prices, by a tick with every block: whoever has orders is looked at again.
+const MOVES: u64 = 4;
 /// Lots of the largest order that rests.
 const LOTS: i64 = 100;
 /// Accounts that are tried for one that has enough to cancel, before something is placed instead.
@@ -279,7 +281,8 @@ impl Validator {
         let height = self.height.next();
         let parent_proof = (height.get() > 1)
             .then(|| ParentProof { finalized: false, signature: GroupSignature([height.get() as u8; 48]) });
-        let observations = vec![observe(&self.identity, height.get())];
+        let price = PriceTicks(PRICE.get() + height.get() % MOVES);
+        let observations = vec![observe(&self.identity, height.get(), price)];
         let outcomes = std::mem::take(&mut self.computed);
         let bytes = Body { observations, actions, parent_proof, outcomes }.encode();
         let mut times = Times::default();

@@ -831,9 +831,13 @@ impl Ledger {
                 market.mark.map(|last| Mark::new(PriceState::Disputed, last.last_known().0, last.updated()))
             };
             if mark != market.mark {
+                let price = |mark: Option<Mark>| mark.map(|mark| mark.last_known().0);
+                // What orders need depends on the price, not on when it was confirmed.
+                if price(mark) != price(market.mark) {
+                    moved.insert(id);
+                }
                 self.market_mut(id).mark = mark;
                 self.refresh_sheet(id);
-                moved.insert(id);
             }
         }
         self.reserve_in(moved.into_iter());

@@ -221,6 +221,21 @@ struct Exposed {
     exposure: Exposure,
 }
 
+impl Exposed {
+    /// What there is for a market among what is sorted by market.
+    fn of(
+        found: &mut Vec<Self>,
+        market: MarketId,
+        envelope: impl FnOnce(MarketId) -> Option<Band>,
+    ) -> &mut Self {
+        let at = found.iter().position(|own| own.market >= market).unwrap_or(found.len());
+        if found.get(at).is_none_or(|own| own.market != market) {
+            found.insert(at, Self { market, envelope: envelope(market), exposure: Exposure::default() });
+        }
+        &mut found[at]
+    }
+}
+
 impl Exposure {
     /// Lots of a side, of all its orders.
     pub fn on(&self, side: Side) -> i64 {
@@ -616,40 +631,24 @@ impl Ledger {
             kernel::friction(i128::from(self.sheets[at].unit), worst, buys, i128::from(lots), rate);
     }
 
-    /// Open orders of an account by market, with one more and whether that one waits for a trigger.
-    fn exposures(&self, account: u32, more: Option<(&Terms, bool)>) -> BTreeMap<MarketId, Exposure> {
+    /// Open orders of an account by ascending market.
+    fn exposures(&self, account: u32) -> Vec<Exposed> {
         let mut found = Vec::new();
-        self.exposed(account, more, |market| self.envelope(market), &mut found);
-        found.into_iter().map(|own| (own.market, own.exposure)).collect()
+        self.exposed(account, |market| self.envelope(market), &mut found);
+        found
     }
 
-    /// The same by ascending market, at these envelopes. There are few: adding orders are in markets of positions that
-    /// there are or may be, closing ones in those that there are.
-    fn exposed(
-        &self,
-        account: u32,
-        more: Option<(&Terms, bool)>,
-        envelope: impl Fn(MarketId) -> Option<Band>,
-        found: &mut Vec<Exposed>,
-    ) {
+    /// The same at these envelopes. There are few: adding orders are in markets of positions that there are or may be,
+    /// closing ones in those that there are.
+    fn exposed(&self, account: u32, envelope: impl Fn(MarketId) -> Option<Band>, found: &mut Vec<Exposed>) {
         found.clear();
-        let mut add = |terms: &Terms, limit: PriceTicks, lots: Lots, waits: bool| {
-            let at = found.iter().position(|own| own.market >= terms.market).unwrap_or(found.len());
-            if found.get(at).is_none_or(|own| own.market != terms.market) {
-                let (market, envelope) = (terms.market, envelope(terms.market));
-                found.insert(at, Exposed { market, envelope, exposure: Exposure::default() });
-            }
-            let Exposed { envelope, exposure, .. } = &mut found[at];
-            self.add_exposure(exposure, terms, limit, lots.0, waits, *envelope);
-        };
         for (_, order) in self.book.of(account) {
             if !order.ended {
                 let limit = order.slid.unwrap_or(order.terms.limit);
-                add(&order.terms, limit, order.live(), order.waiting.is_some());
+                let Exposed { envelope, exposure, .. } = Exposed::of(found, order.terms.market, &envelope);
+                let (lots, waits) = (order.live().0, order.waiting.is_some());
+                self.add_exposure(exposure, &order.terms, limit, lots, waits, *envelope);
             }
-        }
-        if let Some((terms, waits)) = more {
-            add(terms, terms.limit, terms.lots, waits);
         }
     }
 
@@ -657,16 +656,13 @@ impl Ledger {
         if !self.book.has_orders(account) {
             return Exposure::default();
         }
-        self.exposures(account, None).remove(&market).unwrap_or_default()
+        let own = self.exposures(account).into_iter().find(|own| own.market == market);
+        own.map_or(Exposure::default(), |own| own.exposure)
     }
 
-    fn reserved_for<'a>(
-        &self,
-        account: &Account,
-        exposures: impl IntoIterator<Item = (&'a MarketId, &'a Exposure)>,
-    ) -> Atoms {
+    fn reserved_for(&self, account: &Account, exposures: &[Exposed]) -> Atoms {
         let mut reserved = 0;
-        for (market, own) in exposures {
+        for Exposed { market, exposure: own, .. } in exposures {
             let sheet = &self.sheets[usize::from(market.0)];
             let growth = kernel::worst_growth(
                 i128::from(sheet.unit),
@@ -686,7 +682,7 @@ impl Ledger {
         if !self.book.has_orders(id) {
             return Atoms::ZERO;
         }
-        self.reserved_for(account, &self.exposures(id, None))
+        self.reserved_for(account, &self.exposures(id))
     }
 
     /// Recomputes what is reserved for an account's orders.
@@ -717,9 +713,8 @@ impl Ledger {
         let mut exposed = Vec::new();
         for id in accounts {
             let account = &self.slots[id as usize].account;
-            self.exposed(id, None, envelope, &mut exposed);
-            let exposures = exposed.iter().map(|own| (&own.market, &own.exposure));
-            let reserved = self.reserved_for(account, exposures);
+            self.exposed(id, envelope, &mut exposed);
+            let reserved = self.reserved_for(account, &exposed);
             if reserved != account.reserved {
                 self.account_mut(id).reserved = reserved;
             }
@@ -797,10 +792,34 @@ impl Ledger {
         terms: &Terms,
         placing: Placing,
     ) -> Result<(), Refusal> {
+        self.check_beside(account, terms, placing, &mut self.exposures(account.0 as u32))
+    }
+
+    /// The same beside what is exposed already, to which it is added if it is accepted.
+    fn check_beside(
+        &self,
+        account: AccountId,
+        terms: &Terms,
+        placing: Placing,
+        exposures: &mut Vec<Exposed>,
+    ) -> Result<(), Refusal> {
+        self.check_terms(account, terms, placing)?;
+        let own = Exposed::of(exposures, terms.market, |market| self.envelope(market));
+        let before = own.exposure;
+        let waits = placing == Placing::Later;
+        self.add_exposure(&mut own.exposure, terms, terms.limit, terms.lots.0, waits, own.envelope);
+        let after = own.exposure;
+        let verdict = self.check_exposed(account, terms, waits, &after, exposures);
+        if verdict.is_err() {
+            Exposed::of(exposures, terms.market, |market| self.envelope(market)).exposure = before;
+        }
+        verdict
+    }
+
+    /// What an order is refused for by itself, or because another one has its name.
+    fn check_terms(&self, account: AccountId, terms: &Terms, placing: Placing) -> Result<(), Refusal> {
         let id = account.0 as u32;
-        let signer = &self.slots[id as usize].account;
-        let market = self.market(terms.market).ok_or(Refusal::UnknownMarket)?;
-        let params = &market.params;
+        let params = &self.market(terms.market).ok_or(Refusal::UnknownMarket)?.params;
         if terms.lots.0 <= 0 || terms.limit.0 == 0 {
             return Err(Refusal::NotPositive);
         }
@@ -825,12 +844,24 @@ impl Ledger {
         if placing != Placing::Instead && self.book.of(id).any(named) {
             return Err(Refusal::DuplicateCloid);
         }
-        let waits = placing == Placing::Later;
-        if !waits && !self.has_room(1, MAX_ASKED_ENTRIES) {
+        if placing != Placing::Later && !self.has_room(1, MAX_ASKED_ENTRIES) {
             return Err(Refusal::InboxFull);
         }
-        let exposures = self.exposures(id, Some((terms, waits)));
-        let own = exposures.get(&terms.market).copied().unwrap_or_default();
+        Ok(())
+    }
+
+    /// What an order is refused for beside the account's others: `own` are those of its market, itself included.
+    fn check_exposed(
+        &self,
+        account: AccountId,
+        terms: &Terms,
+        waits: bool,
+        own: &Exposure,
+        exposures: &[Exposed],
+    ) -> Result<(), Refusal> {
+        let signer = &self.slots[account.0 as usize].account;
+        let market = self.market(terms.market).ok_or(Refusal::UnknownMarket)?;
+        let params = &market.params;
         if own.orders > usize::from(params.orders.max_per_account) {
             return Err(Refusal::TooManyOrders);
         }
@@ -838,7 +869,7 @@ impl Ledger {
         if waits && terms.closes() && terms.lots.0 > closable(held, terms.side) {
             return Err(Refusal::ClosingLots);
         }
-        require_closing_lots(held, &own)?;
+        require_closing_lots(held, own)?;
         if terms.closes() {
             return Ok(());
         }
@@ -853,7 +884,7 @@ impl Ledger {
         if held + own.buys > cap || own.sells - held > cap {
             return Err(Refusal::PositionCap);
         }
-        if self.markets_used(signer, &exposures) > limits::MAX_POSITIONS_PER_ACCOUNT {
+        if Self::markets_used(signer, exposures) > limits::MAX_POSITIONS_PER_ACCOUNT {
             return Err(Refusal::TooManyPositions);
         }
         let (mut buys, mut sells) = self.book.potential.get(&terms.market).copied().unwrap_or_default();
@@ -865,7 +896,7 @@ impl Ledger {
         if grows > 0 && market.open_interest.0 + buys.min(sells) > params.open_interest_cap.0 {
             return Err(Refusal::OpenInterestCap);
         }
-        let reserved = self.reserved_for(signer, &exposures);
+        let reserved = self.reserved_for(signer, exposures);
         if self.covers(signer, terms.market, true, reserved) {
             Ok(())
         } else {
@@ -890,12 +921,12 @@ impl Ledger {
 
     /// Markets in which an account has a position or may get one.
     pub(crate) fn markets_in_use(&self, id: u32, account: &Account) -> usize {
-        self.markets_used(account, &self.exposures(id, None))
+        Self::markets_used(account, &self.exposures(id))
     }
 
-    fn markets_used(&self, account: &Account, exposures: &BTreeMap<MarketId, Exposure>) -> usize {
-        let adds = exposures.iter().filter(|(_, own)| own.adds).map(|(market, _)| *market);
-        account.positions.iter().map(|position| position.market).chain(adds).collect::<BTreeSet<_>>().len()
+    fn markets_used(account: &Account, exposures: &[Exposed]) -> usize {
+        let more = |own: &&Exposed| own.exposure.adds && account.position(own.market).is_none();
+        account.positions.len() + exposures.iter().filter(more).count()
     }
 
     /// Whether a position opened now would be isolated, or the one that is open is.
@@ -924,19 +955,28 @@ impl Ledger {
     }
 
     pub(crate) fn hold(&mut self, account: AccountId, id: OrderId, terms: Terms, waiting: Option<Waiting>) {
-        let open =
-            OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None, waiting };
-        self.set_order(id, Some(open));
+        self.open(account, id, terms, waiting);
         self.reserve(account.0 as u32);
     }
 
+    /// Opens an order for which the caller reserves.
+    fn open(&mut self, account: AccountId, id: OrderId, terms: Terms, waiting: Option<Waiting>) {
+        let open =
+            OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None, waiting };
+        self.set_order(id, Some(open));
+    }
+
+    /// What they need together is reserved once. Each is checked beside those before it.
     pub(crate) fn place_many(&mut self, account: AccountId, orders: &[Terms]) -> Statuses {
         let first = self.next_entry();
+        let mut exposures = self.exposures(account.0 as u32);
         let verdicts = Verdicts::of(orders, |terms| {
-            self.check_order(account, terms, Placing::Now)?;
-            self.place(account, *terms);
+            self.check_beside(account, terms, Placing::Now, &mut exposures)?;
+            let id = self.enter(self.zone_of(terms.market), account, Request::Place(*terms));
+            self.open(account, id, *terms, None);
             Ok(())
         });
+        self.reserve(account.0 as u32);
         Statuses { first, verdicts }
     }
 
@@ -1105,6 +1145,11 @@ impl Ledger {
             let account = &self.slots[id as usize].account;
             let cross = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Adverse);
             let below = cross.equity - cross.initial_atoms() < account.reserved.0;
+            let lacks = |position: &crate::state::Position| self.lacks_isolated(account, position.market);
+            // Most accounts, in every block.
+            if !below && !account.positions.iter().any(lacks) {
+                continue;
+            }
             let leaves = |order: &OpenOrder| {
                 !order.terms.closes() && (below || self.lacks_isolated(account, order.terms.market))
             };
@@ -1144,7 +1189,7 @@ impl Ledger {
         for id in self.forced() {
             let mut uncovered: Vec<(OrderId, MarketId)> = Vec::new();
             let account = &self.slots[id as usize].account;
-            for (market, own) in self.exposures(id, None) {
+            for Exposed { market, exposure: own, .. } in self.exposures(id) {
                 let held = account.lots(market).0;
                 for (side, closing, room) in [
                     (Side::Sell, own.closing_sells, held.max(0)),
