@@ -645,7 +645,7 @@ impl Ledger {
         }
         totals.check_claims(&self.globals, &self.markets)?;
         for (id, slot) in self.slots.iter().enumerate() {
-            if slot.account.reserved != self.reservation(id as u32, &slot.account) {
+            if slot.account.reserved != self.reservation_anew(id as u32, &slot.account) {
                 return Err(AuditError::Reserved(AccountId(id as u64)));
             }
         }

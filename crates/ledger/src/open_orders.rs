@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_types::{AccountId, MarketId, OrderId};
 
-use crate::state::OpenOrder;
+use crate::{orders::Calm, state::OpenOrder};
 
 /// An open order.
 #[derive(Clone, Debug)]
@@ -19,10 +19,20 @@ pub(crate) struct Held {
 #[derive(Clone, Debug, Default)]
 struct Own {
     orders: BTreeMap<OrderId, Held>,
-    /// Markets of these orders, and how many there are in each. An account is in few markets at a time.
-    markets: Vec<(MarketId, u32)>,
+    /// Markets of these orders. An account is in few at a time.
+    markets: Vec<OwnMarket>,
     /// How many add risk and are not leaving.
     adding: u32,
+}
+
+/// Orders of an account in a market.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnMarket {
+    pub market: MarketId,
+    /// How many.
+    orders: u32,
+    /// What they come to, if it was summed since one of them changed.
+    pub calm: Option<Calm>,
 }
 
 /// Every open order.
@@ -49,6 +59,19 @@ impl OpenOrders {
         own.map(|(id, held)| (*id, &held.order))
     }
 
+    /// Markets in which an account has orders, in no order.
+    pub fn markets(&self, account: u32) -> &[OwnMarket] {
+        self.accounts.get(account as usize).map_or(&[], |own| &own.markets)
+    }
+
+    /// Keeps what the orders of an account in a market come to, until one of them changes.
+    pub fn keep(&mut self, account: u32, market: MarketId, calm: Calm) {
+        let own = self.accounts.get_mut(account as usize);
+        if let Some(own) = own.and_then(|own| own.markets.iter_mut().find(|own| own.market == market)) {
+            own.calm = Some(calm);
+        }
+    }
+
     pub fn has_any(&self, account: u32) -> bool {
         self.accounts.get(account as usize).is_some_and(|own| !own.orders.is_empty())
     }
@@ -72,8 +95,15 @@ impl OpenOrders {
         self.accounts.get(account as usize)?.orders.get(&id)
     }
 
+    /// The order, to be changed in place but for its market.
     pub fn held_mut(&mut self, account: u32, id: OrderId) -> Option<&mut Held> {
-        self.accounts.get_mut(account as usize)?.orders.get_mut(&id)
+        let own = self.accounts.get_mut(account as usize)?;
+        let held = own.orders.get_mut(&id)?;
+        let market = held.order.terms.market;
+        if let Some(own) = own.markets.iter_mut().find(|own| own.market == market) {
+            own.calm = None;
+        }
+        Some(held)
     }
 
     /// All of them, oldest first.
@@ -125,10 +155,13 @@ impl OpenOrders {
     fn count(&mut self, account: u32, order: &OpenOrder, more: bool) {
         let market = order.terms.market;
         let Some(own) = self.accounts.get_mut(account as usize) else { return };
-        let place = own.markets.iter().position(|(other, _)| *other == market);
+        let place = own.markets.iter().position(|own| own.market == market);
+        if let Some(at) = place {
+            own.markets[at].calm = None;
+        }
         match (place, more) {
-            (Some(at), true) => own.markets[at].1 += 1,
-            (Some(at), false) if own.markets[at].1 > 1 => own.markets[at].1 -= 1,
+            (Some(at), true) => own.markets[at].orders += 1,
+            (Some(at), false) if own.markets[at].orders > 1 => own.markets[at].orders -= 1,
             (Some(at), false) => {
                 own.markets.swap_remove(at);
                 if let Some(traders) = self.traders.get_mut(&market) {
@@ -136,7 +169,7 @@ impl OpenOrders {
                 }
             }
             (None, true) => {
-                own.markets.push((market, 1));
+                own.markets.push(OwnMarket { market, orders: 1, calm: None });
                 self.traders.entry(market).or_default().insert(account);
             }
             (None, false) => {}

@@ -219,6 +219,53 @@ struct Exposed {
     /// The prices at which they can fill.
     envelope: Option<Band>,
     exposure: Exposure,
+    /// Where the mark may go without changing that.
+    limits: Limits,
+    /// Whether all this was known without looking at the orders.
+    known: bool,
+}
+
+/// Extreme limits of orders that add risk.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    highest_buy: PriceTicks,
+    lowest_sell: PriceTicks,
+    highest_sell: PriceTicks,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { highest_buy: PriceTicks(0), lowest_sell: PriceTicks(u64::MAX), highest_sell: PriceTicks(0) }
+    }
+}
+
+impl Limits {
+    fn add(&mut self, side: Side, limit: PriceTicks) {
+        match side {
+            Side::Buy => self.highest_buy = self.highest_buy.max(limit),
+            Side::Sell => {
+                self.lowest_sell = self.lowest_sell.min(limit);
+                self.highest_sell = self.highest_sell.max(limit);
+            }
+        }
+    }
+
+    /// Whether every order fills at its own limit at worst, and costs nothing against the mark there.
+    fn are_calm(&self, mark: PriceTicks, envelope: Band) -> bool {
+        self.highest_buy <= mark
+            && mark <= self.lowest_sell
+            && self.highest_buy <= envelope.high
+            && envelope.low <= self.lowest_sell
+            && self.highest_sell <= envelope.high
+    }
+}
+
+/// What orders come to for as long as the mark is between those that buy and those that sell: then all that they can cost
+/// is their fees, at their own limits. So it holds at every such mark, and needs no second look at the orders.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calm {
+    exposure: Exposure,
+    limits: Limits,
 }
 
 impl Exposed {
@@ -230,7 +277,8 @@ impl Exposed {
     ) -> &mut Self {
         let at = found.iter().position(|own| own.market >= market).unwrap_or(found.len());
         if found.get(at).is_none_or(|own| own.market != market) {
-            found.insert(at, Self { market, envelope: envelope(market), exposure: Exposure::default() });
+            let (exposure, limits) = (Exposure::default(), Limits::default());
+            found.insert(at, Self { market, envelope: envelope(market), exposure, limits, known: false });
         }
         &mut found[at]
     }
@@ -642,12 +690,44 @@ impl Ledger {
     /// closing ones in those that there are.
     fn exposed(&self, account: u32, envelope: impl Fn(MarketId) -> Option<Band>, found: &mut Vec<Exposed>) {
         found.clear();
+        let mut all = true;
+        for own in self.book.orders.markets(account) {
+            let to = Exposed::of(found, own.market, &envelope);
+            let calm = own.calm.filter(|calm| self.is_calm(own.market, &calm.limits, to.envelope));
+            match calm {
+                Some(Calm { exposure, limits }) => {
+                    (to.exposure, to.limits, to.known) = (exposure, limits, true);
+                }
+                None => all = false,
+            }
+        }
+        if all {
+            return;
+        }
         for (_, order) in self.book.of(account) {
-            if !order.ended {
+            let to = Exposed::of(found, order.terms.market, &envelope);
+            if !to.known && !order.ended {
                 let limit = order.slid.unwrap_or(order.terms.limit);
-                let Exposed { envelope, exposure, .. } = Exposed::of(found, order.terms.market, &envelope);
                 let (lots, waits) = (order.live().0, order.waiting.is_some());
-                self.add_exposure(exposure, &order.terms, limit, lots, waits, *envelope);
+                if !order.terms.closes() {
+                    to.limits.add(order.terms.side, limit);
+                }
+                self.add_exposure(&mut to.exposure, &order.terms, limit, lots, waits, to.envelope);
+            }
+        }
+    }
+
+    fn is_calm(&self, market: MarketId, limits: &Limits, envelope: Option<Band>) -> bool {
+        let mark = self.market(market).and_then(|market| market.mark).map(|mark| mark.last_known().0);
+        mark.zip(envelope).is_some_and(|(mark, envelope)| limits.are_calm(mark, envelope))
+    }
+
+    /// Keeps what was summed and will hold for a while.
+    fn keep_calm(&mut self, account: u32, found: &[Exposed]) {
+        for own in found {
+            if !own.known && self.is_calm(own.market, &own.limits, own.envelope) {
+                let calm = Calm { exposure: own.exposure, limits: own.limits };
+                self.book.orders.keep(account, own.market, calm);
             }
         }
     }
@@ -685,10 +765,24 @@ impl Ledger {
         self.reserved_for(account, &self.exposures(id))
     }
 
+    /// The same from every single order, for the audit.
+    pub(crate) fn reservation_anew(&self, id: u32, account: &Account) -> Atoms {
+        let mut anew: Vec<Exposed> = Vec::new();
+        for (_, order) in self.book.of(id).filter(|(_, order)| !order.ended) {
+            let own = Exposed::of(&mut anew, order.terms.market, |market| self.envelope(market));
+            let limit = order.slid.unwrap_or(order.terms.limit);
+            let waits = order.waiting.is_some();
+            self.add_exposure(&mut own.exposure, &order.terms, limit, order.live().0, waits, own.envelope);
+        }
+        self.reserved_for(account, &anew)
+    }
+
     /// Recomputes what is reserved for an account's orders.
     pub(crate) fn reserve(&mut self, id: u32) {
+        let exposed = self.exposures(id);
+        self.keep_calm(id, &exposed);
         let account = &self.slots[id as usize].account;
-        let reserved = self.reservation(id, account);
+        let reserved = self.reserved_for(account, &exposed);
         if reserved != account.reserved {
             self.account_mut(id).reserved = reserved;
         }
@@ -712,8 +806,9 @@ impl Ledger {
         let envelope = |market: MarketId| envelopes.get(usize::from(market.0)).copied().flatten();
         let mut exposed = Vec::new();
         for id in accounts {
-            let account = &self.slots[id as usize].account;
             self.exposed(id, envelope, &mut exposed);
+            self.keep_calm(id, &exposed);
+            let account = &self.slots[id as usize].account;
             let reserved = self.reserved_for(account, &exposed);
             if reserved != account.reserved {
                 self.account_mut(id).reserved = reserved;
