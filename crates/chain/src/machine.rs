@@ -184,6 +184,12 @@ impl Step {
             .delta
             .changes
             .iter()
+            .filter(|(_, before, after)| match (before, after) {
+                (Some(Record::Account(before)), Some(Record::Account(after))) => {
+                    !before.differs_in_reserve_alone(after)
+                }
+                _ => true,
+            })
             .filter_map(|(record, _, after)| Some((ledger_key(*record)?, after.as_ref().map(encode_ledger))))
             .collect();
         writes.extend(self.pages());

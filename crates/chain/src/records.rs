@@ -2,6 +2,9 @@
 //!
 //! Every number is a varint (zigzag where it can be negative), every list is preceded by its length and
 //! bounded, options by one byte. One record has exactly one encoding, because roots are computed over it.
+//!
+//! What an account has reserved is not stored: it follows from orders, positions and marks, and changes for
+//! everybody with orders whenever a mark moves. A ledger that is read back computes it.
 
 use crate::store::{StateKey, StateValue, Tag, key};
 use bytes::{Buf as _, BufMut as _};
@@ -534,7 +537,6 @@ fn put_account(account: &Account, out: &mut Vec<u8>) {
         UInt(market).write(out);
     }
     put_i128(account.collateral.get(), out);
-    put_i128(account.reserved.get(), out);
     put_len(account.positions.len(), out);
     for position in &account.positions {
         UInt(position.market.get()).write(out);
@@ -573,7 +575,6 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
         other => return Err(CodecError::InvalidEnum(other)),
     };
     let collateral = Atoms(get_i128(buf)?);
-    let reserved = Atoms(get_i128(buf)?);
     // A protocol account may hold what it took over in every market.
     let positions = (0..get_len(buf, MAX_POSITIONS_PER_ACCOUNT.max(MAX_MARKETS), "too many positions")?)
         .map(|_| {
@@ -607,7 +608,7 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
         owner,
         kind,
         collateral,
-        reserved,
+        reserved: Atoms::ZERO,
         positions,
         isolated,
         nonces,

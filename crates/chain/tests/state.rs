@@ -984,7 +984,7 @@ prop_compose! {
             Just(AccountKind::Issuer),
             any_::market_id().prop_map(AccountKind::Backstop),
         ],
-        (collateral, reserved) in (any_::atoms(), any_::atoms()),
+        collateral in any_::atoms(),
         positions in vec(position_().boxed(), 0..=limits::MAX_POSITIONS_PER_ACCOUNT),
         isolated in vec(any_::market_id(), 0..20),
         nonces in nonces_(),
@@ -993,7 +993,7 @@ prop_compose! {
         cancel_at in option::of(any_::time()),
     ) -> Account {
         Account {
-            owner, kind, collateral, reserved, positions, isolated, nonces, breached, leverage, cancel_at,
+            owner, kind, collateral, reserved: Atoms::ZERO, positions, isolated, nonces, breached, leverage, cancel_at,
         }
     }
 }

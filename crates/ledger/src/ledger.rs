@@ -501,7 +501,8 @@ impl Ledger {
             }
         }
         book.check(globals.height, &markets).map_err(RestoreError::Order)?;
-        let ledger = Self::assemble(globals, markets, accounts, exits, book);
+        let mut ledger = Self::assemble(globals, markets, accounts, exits, book);
+        ledger.reserve_anew();
         ledger.audit()?;
         Ok(ledger)
     }

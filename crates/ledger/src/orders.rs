@@ -777,6 +777,14 @@ impl Ledger {
         self.reserved_for(account, &anew)
     }
 
+    /// Computes what is reserved for everybody, when records were read: none of them says it.
+    pub(crate) fn reserve_anew(&mut self) {
+        for id in 0..self.slots.len() as u32 {
+            let reserved = self.reservation_anew(id, &self.slots[id as usize].account);
+            self.slots[id as usize].account.reserved = reserved;
+        }
+    }
+
     /// Recomputes what is reserved for an account's orders.
     pub(crate) fn reserve(&mut self, id: u32) {
         let exposed = self.exposures(id);

@@ -51,7 +51,7 @@ pub struct Account {
     /// Cross collateral. Negative only while unrealised profit or a blind position carries it.
     pub collateral: Atoms,
     /// What is kept for the worst case of open orders, of cross and isolated markets: out of cross, from which
-    /// an isolated position takes what it lacks when it is filled.
+    /// an isolated position takes what it lacks when it is filled. It follows from orders, positions and marks.
     pub reserved: Atoms,
     /// Open positions by ascending market, at most one each.
     pub positions: Vec<Position>,
@@ -302,6 +302,30 @@ impl Account {
             leverage: Vec::new(),
             cancel_at: None,
         }
+    }
+
+    /// Whether nothing but what is reserved tells the two apart.
+    pub fn differs_in_reserve_alone(&self, other: &Self) -> bool {
+        let Self {
+            owner,
+            kind,
+            collateral,
+            reserved: _,
+            positions,
+            isolated,
+            nonces,
+            breached,
+            leverage,
+            cancel_at,
+        } = self;
+        *collateral == other.collateral
+            && *positions == other.positions
+            && *nonces == other.nonces
+            && *breached == other.breached
+            && *cancel_at == other.cancel_at
+            && *isolated == other.isolated
+            && *leverage == other.leverage
+            && (*owner, *kind) == (other.owner, other.kind)
     }
 
     /// The position in a market.
