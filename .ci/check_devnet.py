@@ -17,7 +17,8 @@ FIELDS = [
     "liquidations", "liquidation_delay_blocks", "budget_hits", "top_ups", "withdrawals", "bad_debt_atoms",
     "socialised_atoms", "insurance_fund_atoms", "adl_events", "non_fresh_seconds",
     "unliquidated_breach_atoms_max", "stale_price_liquidations", "conserved", "forks", "state_root", "wall_s",
-    "peak_rss_mb", "broken",
+    "peak_rss_mb", "broken", "orders", "fills", "volume_atoms", "zone_lag_blocks", "auctions_voided",
+    "liquidation_closes_in_auction", "backstop_takeovers", "liquidation_slippage_bps",
 ]
 wrong = [f"{field} is missing" for field in FIELDS if field not in report]
 
@@ -32,6 +33,10 @@ require("forks", lambda value: value == 0, "0")
 require("stale_price_liquidations", lambda value: value == 0, "0")
 require("blocks", lambda value: value > 20, "more than 20")
 require("liquidations", lambda value: value > 0, "more than 0")
+require("orders", lambda value: value > 0, "more than 0")
+require("fills", lambda value: value > 0, "more than 0")
+require("auctions_voided", lambda value: value == 0, "0")
+require("zone_lag_blocks", lambda value: value["max"] <= 8, "max 8 at most")
 require("broken", lambda value: value == [], "[]")
 if report.get("budget_hits") == 0:
     require("liquidation_delay_blocks", lambda value: value["max"] == 0, "max 0 as the budget was never hit")

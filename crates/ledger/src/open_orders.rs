@@ -19,7 +19,7 @@ pub(crate) struct Held {
 #[derive(Clone, Debug, Default)]
 struct Own {
     orders: BTreeMap<OrderId, Held>,
-    /// Markets of these orders. An account is in few at a time.
+    /// Markets of these orders, ascending. An account is in few at a time.
     markets: Vec<OwnMarket>,
     /// How many add risk and are not leaving.
     adding: u32,
@@ -59,7 +59,7 @@ impl OpenOrders {
         own.map(|(id, held)| (*id, &held.order))
     }
 
-    /// Markets in which an account has orders, in no order.
+    /// Markets in which an account has orders, ascending.
     pub fn markets(&self, account: u32) -> &[OwnMarket] {
         self.accounts.get(account as usize).map_or(&[], |own| &own.markets)
     }
@@ -163,13 +163,14 @@ impl OpenOrders {
             (Some(at), true) => own.markets[at].orders += 1,
             (Some(at), false) if own.markets[at].orders > 1 => own.markets[at].orders -= 1,
             (Some(at), false) => {
-                own.markets.swap_remove(at);
+                own.markets.remove(at);
                 if let Some(traders) = self.traders.get_mut(&market) {
                     traders.remove(&account);
                 }
             }
             (None, true) => {
-                own.markets.push(OwnMarket { market, orders: 1, calm: None });
+                let at = own.markets.partition_point(|own| own.market < market);
+                own.markets.insert(at, OwnMarket { market, orders: 1, calm: None });
                 self.traders.entry(market).or_default().insert(account);
             }
             (None, false) => {}

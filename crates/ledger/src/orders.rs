@@ -275,7 +275,11 @@ impl Exposed {
         market: MarketId,
         envelope: impl FnOnce(MarketId) -> Option<Band>,
     ) -> &mut Self {
-        let at = found.iter().position(|own| own.market >= market).unwrap_or(found.len());
+        // They come by ascending market, most of the time.
+        let at = match found.last() {
+            Some(last) if market <= last.market => found.partition_point(|own| own.market < market),
+            _ => found.len(),
+        };
         if found.get(at).is_none_or(|own| own.market != market) {
             let (exposure, limits) = (Exposure::default(), Limits::default());
             found.insert(at, Self { market, envelope: envelope(market), exposure, limits, known: false });
