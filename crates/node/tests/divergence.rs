@@ -125,7 +125,10 @@ fn each_lie_of_a_committee_is_found_at_its_block() {
     let steal = |account: u64| {
         let mut forged = forged.clone();
         forged.account = AccountId(account);
-        lie(&move |block| block.body.actions.insert(0, forged.clone()))
+        lie(&move |block| {
+            block.body.actions.push(forged.clone());
+            block.body.actions.sort_by_key(|action| (action.action.lane(), action.rescue_order()));
+        })
     };
     // In the name of another user: the committee cannot sign for him.
     diverges(&steal(3), at, "signatures");
