@@ -199,24 +199,33 @@ impl<S: Strategy> App<S> {
 
     /// Waits for a quorum of observations for `view` that are news to the parent's state and list nothing that a block
     /// would owe and this validator does not hold, then a little for more.
-    async fn observations<E: Clock>(
+    async fn observations<E>(
         &self,
         context: &E,
+        batches: &Batch_<E, S>,
         parent: Digest,
         height: Height,
         view: u64,
-    ) -> Vec<Observation> {
+    ) -> Vec<Observation>
+    where
+        E: StorageContext + Spawner + Clock,
+    {
         let quorum = self.parts.committee.quorum();
         let mut patience = None;
         loop {
             let (changed, rescue) = (self.parts.observatory.changed(), self.parts.mempool.changed());
             let mut heard = self.parts.observatory.heard(view);
-            self.parts.machine.read_at(parent, |world| {
+            self.ready::<E>(parent, batches).await;
+            let read = self.parts.machine.read_at(parent, |world| {
                 heard.retain(|observation| {
                     world.oracle.last_seq(observation.author).is_none_or(|last| observation.seq > last)
                 });
                 self.parts.mempool.retain_covered(&world.ledger, height, &mut heard);
             });
+            // Somebody else moved the machine in between.
+            if read.is_none() {
+                continue;
+            }
             if let Some(account) = self.parts.policy.withholds {
                 withhold(&mut heard, account, quorum);
             }
@@ -424,7 +433,7 @@ where
         self.ready::<E>(parent_digest, &batches).await;
         let parent_proof = self.parts.proofs.of(parent.inner()).await;
         self.pace(&context).await;
-        let observations = self.observations(&context, parent_digest, height, view).await;
+        let observations = self.observations(&context, &batches, parent_digest, height, view).await;
         let enough = self.parts.committee.attestors();
         let attested = self.parts.zones.settleable(&observations, enough);
 

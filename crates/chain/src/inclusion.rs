@@ -5,7 +5,8 @@
 //! Observations list the rescues that their authors hold. A rescue is *owed* by a block if one of the block's own
 //! observations lists it and, at the block's height in the parent's state, its signer could still use its nonce. The
 //! block carries every rescue that is owed, or the first [`MAX_OWED_PER_BLOCK`] of them in an order that the parent's
-//! digest draws. One that the ledger refuses is carried, too, and answered with the refusal.
+//! digest draws. Another body of the same name does as well, if its nonce could be used there, too. One that the ledger
+//! refuses is carried and answered with the refusal.
 //!
 //! All of this is a function of the block and the parent's state: nobody needs a rescue's body to know that it is owed.
 //!
@@ -24,9 +25,7 @@
 
 use crate::crypto::sha256_digest;
 use seawall_ledger::Ledger;
-use seawall_types::{
-    AccountId, Digest, Height, Nonce, Observation, RescueRef, SignedAction, limits::MAX_OWED_PER_BLOCK,
-};
+use seawall_types::{AccountId, Digest, Height, Nonce, Observation, RescueRef, limits::MAX_OWED_PER_BLOCK};
 use std::collections::BTreeSet;
 
 /// Names a rescue: whoever signs two of one name has either answered.
@@ -63,12 +62,6 @@ pub fn owed(
         owed = drawn.into_iter().map(|(_, name)| name).collect();
     }
     owed
-}
-
-/// The first rescue that is owed and not among these actions.
-pub fn missing(owed: &BTreeSet<RescueName>, actions: &[SignedAction]) -> Option<RescueName> {
-    let carried: BTreeSet<RescueName> = actions.iter().map(|action| (action.account, action.nonce)).collect();
-    owed.difference(&carried).next().copied()
 }
 
 /// Whether a leader can carry all that an observation makes it owe in a block at `height`. If not, it leaves the

@@ -16,8 +16,7 @@
 use crate::{
     block::Block,
     crypto::sha256_digest,
-    inclusion::{self, RescueName},
-    proofs,
+    inclusion, proofs,
     records::{
         ChainRecord, ENTRIES_PER_PAGE, EntryPage, Stored, decode, encode_chain, encode_entries,
         encode_ledger, encode_market_oracle, encode_order, encode_reporter, inbox_index, ledger_key,
@@ -32,7 +31,7 @@ use seawall_ledger::{
 use seawall_oracle::{Oracle, OracleEvent, OracleParams, OracleState, Reported, StepError, block_time};
 use seawall_types::{
     AccountId, Body, Digest, Entry, Height, Lane, Mark, MarketId, Nonce, Observation, OrderId, ParentProof,
-    Refusal, SignedAction, TimeMs, ZoneOutcome,
+    Refusal, RescueOrder, SignedAction, TimeMs, ZoneOutcome,
     limits::{MAX_OUTCOMES_PER_BLOCK, MAX_RECORDS_PER_BLOCK},
 };
 use std::{
@@ -406,10 +405,21 @@ impl World {
         }
         let ledger = &mut self.ledger;
         let outcome = (|| {
-            run.owed = inclusion::owed(ledger, parent, height, &observations);
-            if let Some((account, nonce)) = inclusion::missing(&run.owed, &rescues) {
+            let owed = inclusion::owed(ledger, parent, height, &observations);
+            // A body that could do nothing pays no debt: whoever signed a name twice may have meant the other.
+            let open = |action: &&SignedAction| {
+                ledger.check_envelope(action.account, action.nonce, action.expiry).is_ok()
+            };
+            let (mut unpaid, mut paying) = (owed.clone(), BTreeSet::new());
+            for action in rescues.iter().filter(open) {
+                let name = (action.account, action.nonce);
+                unpaid.remove(&name);
+                paying.extend(action.rescue_order().filter(|_| owed.contains(&name)));
+            }
+            if let Some((account, nonce)) = unpaid.pop_first() {
                 return Err(Invalid::Owed { account, nonce });
             }
+            run.paying = paying;
             run.settle(ledger, outcomes, purpose)?;
             ledger.run_scheduled_cancels();
             run.apply(ledger, rescues, purpose)?;
@@ -488,8 +498,8 @@ impl World {
 
 #[derive(Default)]
 struct Run {
-    /// Rescues that the block has to carry.
-    owed: BTreeSet<RescueName>,
+    /// Rescues with which the block pays what it owes.
+    paying: BTreeSet<RescueOrder>,
     outcomes: Vec<ZoneOutcome>,
     settled: Vec<Settled>,
     kept: Vec<SignedAction>,
@@ -551,11 +561,10 @@ impl Run {
                 Err(refusal) => refusal,
             };
             let rescue = action.action.lane() == Lane::Rescue;
-            // A rescue is answered, with a refusal too, as long as its nonce can be spent, or if it is owed: the block
-            // cannot do without it.
-            let answered = rescue
-                && (ledger.spend_nonce(account, nonce, expiry).is_ok()
-                    || self.owed.contains(&(account, nonce)));
+            // A rescue is answered, with a refusal too, as long as its nonce can be spent, or if the block cannot do
+            // without it.
+            let owed = action.rescue_order().is_some_and(|order| self.paying.contains(&order));
+            let answered = rescue && (ledger.spend_nonce(account, nonce, expiry).is_ok() || owed);
             let index = self.kept.len();
             if answered {
                 self.answers.push(Answer::Refused(refusal));

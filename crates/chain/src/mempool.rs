@@ -8,6 +8,11 @@
 //! - its body was relayed before ([`Mempool::relayed`]), so that whoever reads the listing has it, or will;
 //! - its account is final ([`Mempool::settle`]): on a fork that loses, the account may have been another's, and what
 //!   was checked under that key can be in no block.
+//!
+//! Whoever leads needs the bodies of what others list: with `f` members silent it needs those of every honest one. So
+//! nothing that users do may keep one out of this pool: a rescue takes the place of a trade of its name, and of a rescue
+//! that no block can carry any more; what others list is taken where the pool is full ([`Mempool::want`]), and what
+//! peers relay is not asked whether the ledger would accept it now, which depends on when it is asked.
 
 use crate::{
     crypto::{self, sha256_digest},
@@ -18,7 +23,7 @@ use commonware_utils::channel::oneshot;
 use seawall_ledger::Ledger;
 use seawall_types::{
     AccountId, ChainId, Digest, Domain, Height, Key, Lane, Nonce, Observation, Refusal, RescueRef,
-    SignedAction,
+    SignedAction, ValidatorId, limits::MAX_OWED_PER_BLOCK,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +31,8 @@ use std::{
 };
 use thiserror::Error;
 
-/// Most rescues that wait at a time. One more is refused with [`SubmitError::PoolFull`].
+/// Most rescues that wait at a time. One more is refused with [`SubmitError::PoolFull`], unless another member lists it:
+/// then the youngest that nobody lists is forgotten.
 pub const MAX_POOLED_RESCUES: usize = 65_536;
 /// Most trades that wait at a time. One more is refused with [`SubmitError::PoolFull`].
 pub const MAX_POOLED_TRADES: usize = 65_536;
@@ -62,6 +68,7 @@ pub struct Signers {
 
 struct Pooled {
     action: SignedAction,
+    digest: Digest,
     signers: Signers,
     /// Whether it was sent to others.
     relayed: bool,
@@ -84,6 +91,8 @@ struct Inner {
     named: BTreeMap<(AccountId, Nonce), (usize, u64)>,
     /// Accounts of the last final block: they are whose they are.
     accounts: u64,
+    /// What each member lists that does not wait here.
+    wanted: BTreeMap<ValidatorId, BTreeSet<RescueName>>,
     /// Whoever waits for another rescue.
     waiters: Vec<oneshot::Sender<()>>,
 }
@@ -122,22 +131,60 @@ impl Mempool {
         self.inner.lock().expect("a thread panicked while it held the mempool")
     }
 
-    /// Pools an action that has been checked, with what [`check_signatures`] found.
-    pub fn insert(&self, action: SignedAction, signers: Signers) -> Result<(), SubmitError> {
+    /// Whether this very action waits.
+    pub fn holds(&self, action: &SignedAction) -> bool {
+        let inner = self.lock();
+        let held = inner.named.get(&(action.account, action.nonce));
+        held.and_then(|(lane, place)| inner.lanes[*lane].get(place))
+            .is_some_and(|pooled| pooled.action == *action)
+    }
+
+    /// Pools an action that has been checked, with what [`check_signatures`] found. `is_over` says of a rescue of the same
+    /// name that waits here that no block can carry it any more.
+    pub fn insert(
+        &self,
+        action: SignedAction,
+        signers: Signers,
+        is_over: impl Fn(&SignedAction) -> bool,
+    ) -> Result<(), SubmitError> {
         let lane = action.action.lane();
         let name = (action.account, action.nonce);
+        let digest = action_digest(&action);
         let mut inner = self.lock();
-        if inner.named.contains_key(&name) {
+        let same = inner.named.get(&name).copied();
+        let yields = |(other, place): (usize, u64)| {
+            lane == Lane::Rescue
+                && (other != RESCUES
+                    || inner.lanes[RESCUES].get(&place).is_some_and(|own| is_over(&own.action)))
+        };
+        if same.is_some_and(|same| !yields(same)) {
             return Err(SubmitError::Duplicate);
         }
-        if inner.lanes[lane_index(lane)].len() >= lane_limit(lane) {
-            return Err(SubmitError::PoolFull { lane });
+        let grows = same.is_none_or(|(other, _)| other != lane_index(lane));
+        if grows && inner.lanes[lane_index(lane)].len() >= lane_limit(lane) {
+            let wanted = |name: &RescueName| inner.wanted.values().any(|names| names.contains(name));
+            let unwanted = || {
+                let youngest = inner.lanes[RESCUES].iter().rev();
+                youngest
+                    .map(|(place, own)| (*place, (own.action.account, own.action.nonce)))
+                    .find(|(_, name)| !wanted(name))
+            };
+            let yielding = (lane == Lane::Rescue && wanted(&name)).then(unwanted).flatten();
+            let Some((place, gone)) = yielding else {
+                return Err(SubmitError::PoolFull { lane });
+            };
+            inner.lanes[RESCUES].remove(&place);
+            inner.named.remove(&gone);
+        }
+        if let Some((other, place)) = same {
+            inner.lanes[other].remove(&place);
         }
         let place = inner.next;
         inner.next += 1;
         inner.named.insert(name, (lane_index(lane), place));
         let settled = action.account.get() < inner.accounts;
-        inner.lanes[lane_index(lane)].insert(place, Pooled { action, signers, relayed: false, settled });
+        let pooled = Pooled { action, digest, signers, relayed: false, settled };
+        inner.lanes[lane_index(lane)].insert(place, pooled);
         if lane == Lane::Rescue {
             for waiter in inner.waiters.drain(..) {
                 let _ = waiter.send(());
@@ -171,20 +218,37 @@ impl Mempool {
         let ready = inner.lanes[RESCUES].values().filter(|pooled| pooled.relayed && pooled.settled);
         let mut listed: Vec<RescueRef> = ready
             .take(limit)
-            .map(|Pooled { action, .. }| RescueRef {
+            .map(|Pooled { action, digest, .. }| RescueRef {
                 account: action.account,
                 nonce: action.nonce,
                 expiry: action.expiry,
-                digest: action_digest(action),
+                digest: *digest,
             })
             .collect();
         listed.sort_unstable();
         listed
     }
 
-    /// Rescues that still wait among the oldest so many, to be sent once more.
+    /// Notes what a member lists: it is taken when it comes, even if the pool is full.
+    pub fn want(&self, author: ValidatorId, listed: &[RescueRef]) {
+        let mut inner = self.lock();
+        let missing: BTreeSet<RescueName> = listed
+            .iter()
+            .map(|listed| (listed.account, listed.nonce))
+            .filter(|name| inner.rescue(name).is_none())
+            .collect();
+        if missing.is_empty() {
+            inner.wanted.remove(&author);
+        } else {
+            inner.wanted.insert(author, missing);
+        }
+    }
+
+    /// The oldest rescues that are listed, or would be once they are relayed, to be sent once more.
     pub fn waiting_rescues(&self, limit: usize) -> Vec<SignedAction> {
-        self.lock().lanes[RESCUES].values().take(limit).map(|pooled| pooled.action.clone()).collect()
+        let inner = self.lock();
+        let settled = inner.lanes[RESCUES].values().filter(|pooled| pooled.settled);
+        settled.take(limit).map(|pooled| pooled.action.clone()).collect()
     }
 
     /// Keeps those of the observations that list nothing which a block at `height` would owe and this pool does not hold.
@@ -198,7 +262,7 @@ impl Mempool {
     }
 
     /// The actions for a block: those that it owes, and the oldest others whose signatures are good under the keys that
-    /// `owner` finds, rescues first, of at most `limit` together by weight. Actions are checked against the newest state,
+    /// `owner` finds, rescues first and within the lane's reserve, of at most `limit` together by weight. Actions are checked against the newest state,
     /// which may be on a fork that loses: there an account can be another's, or not exist. Nobody else would notice while
     /// a block is built, and every block with such an action is invalid.
     pub fn candidates(
@@ -211,14 +275,19 @@ impl Mempool {
         let mut chosen: Vec<SignedAction> =
             owed.iter().filter_map(|name| inner.rescue(name)).map(|pooled| pooled.action.clone()).collect();
         let mut weight: usize = chosen.iter().map(|action| action.action.weight()).sum();
-        let waiting = inner.lanes.iter().flat_map(BTreeMap::values);
-        let others = waiting
-            .filter(|pooled| !owed.contains(&(pooled.action.account, pooled.action.nonce)))
-            .filter(|pooled| pooled.stands(&owner))
-            .take_while(|pooled| {
-                weight += pooled.action.action.weight();
-                weight <= limit
-            });
+        // What is not owed has the lane's reserve and no more, or rescues would shut trades out.
+        let reserve = MAX_OWED_PER_BLOCK.saturating_sub(chosen.len());
+        let [rescues, trades] = &inner.lanes;
+        let free = |pooled: &&Pooled| {
+            !owed.contains(&(pooled.action.account, pooled.action.nonce)) && pooled.stands(&owner)
+        };
+        let others =
+            rescues.values().filter(free).take(reserve).chain(trades.values().filter(free)).take_while(
+                |pooled| {
+                    weight += pooled.action.action.weight();
+                    weight <= limit
+                },
+            );
         chosen.extend(others.map(|pooled| pooled.action.clone()));
         chosen
     }

@@ -159,8 +159,14 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
             impl Receiver<PublicKey = PublicKey>,
         ),
     ) {
+        // A deadline, and not a pause after the last message: whoever sends often could put it off for ever.
+        let mut again = context.current() + self.config.retry;
         loop {
             select! {
+                _ = context.sleep_until(again) => {
+                    self.speak(&context, &mut sender);
+                    again = context.current() + self.config.retry;
+                },
                 message = receiver.recv() => {
                     let Ok((from, bytes)) = message else {
                         debug!("observation channel closed");
@@ -173,9 +179,7 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
                         return;
                     }
                     self.speak(&context, &mut sender);
-                },
-                _ = context.sleep(self.config.retry) => {
-                    self.speak(&context, &mut sender);
+                    again = context.current() + self.config.retry;
                 },
             }
         }
@@ -244,6 +248,7 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
             warn!(%from, "peer sent an observation with a bad signature");
             return;
         }
+        self.config.mempool.want(observation.author, &observation.rescues);
         self.observatory.insert(observation);
     }
 }

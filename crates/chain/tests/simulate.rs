@@ -394,6 +394,50 @@ fn a_rescue_finds_its_way_around_broken_links() {
     }
 }
 
+/// With a silent member a leader needs the observations of all others. So it needs every body that one of them lists,
+/// whatever the same user sent to it under the same nonce.
+#[test]
+fn a_user_who_tells_each_member_something_else_stops_nobody() {
+    let fixture = Fixture::new(43, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(43));
+    for nonce in 1..=12 {
+        for member in 0..3 {
+            let action = match (nonce + member) % 3 {
+                0 => Action::Withdraw { amount: Atoms(1), recipient: Recipient([1; 32]) },
+                1 => Action::CancelAll { market: None, keep_reduce_only: false },
+                _ => Action::ScheduleCancel { at: None },
+            };
+            validators.submits.push(submit(member as usize, 2_000 + 211 * nonce, nonce, action));
+        }
+    }
+    let schedule = Schedule::new().at(at(1_000), Act::Crash(fixture.keys()[3].clone()));
+    plan(&validators, 43, 60, 3).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for one in validators.submits.iter().filter(|one| one.action.action.lane() == Lane::Rescue) {
+        let (height, blocks) = carried(&chain, one).unwrap_or_else(|| panic!("{one:?} is in no block"));
+        assert!(blocks <= 4, "{blocks} blocks before {height}");
+    }
+}
+
+/// Both sides of a partition collect more rescues than an observation lists. Then each has to learn what the other lists.
+#[test]
+fn after_a_partition_in_which_both_sides_collected_rescues_all_of_them_are_answered() {
+    let fixture = Fixture::new(44, 4, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(44));
+    for nonce in 1..=600 {
+        let member = (nonce % 2) as usize * 2;
+        let one = submit(member, 2_500 + nonce, nonce, Action::ScheduleCancel { at: None });
+        validators.submits.push(one);
+    }
+    let keys = fixture.keys();
+    let schedule = split(Schedule::new(), 2_000, &keys[..2], &keys[2..]).at(at(6_000), Act::Heal(link()));
+    plan(&validators, 44, 60, 4).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for one in &validators.submits {
+        assert!(carried(&chain, one).is_some(), "{one:?} is in no block");
+    }
+}
+
 /// What nobody else has, and what no block can carry: others leave the observation out.
 #[test]
 fn a_validator_that_lists_what_cannot_be_carried_stops_nothing() {

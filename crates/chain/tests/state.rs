@@ -20,7 +20,7 @@ use seawall_chain::{
     block::{Block, Context, body_digest, from_consensus, outcome_digest, outcomes_root, to_consensus},
     inclusion,
     machine::{Answer, Brought, Executed, Machine, Purpose, Step, World},
-    mempool::{Mempool, check_signatures},
+    mempool::{MAX_POOLED_RESCUES, Mempool, Signers, SubmitError, check_signatures},
     observer::{Config as ObserverConfig, Observer, PriceSource},
     proofs::ParentProofs,
     records::{self as codec, ChainRecord, EntryPage, MAX_RECORD_BYTES, Stored},
@@ -484,7 +484,7 @@ fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block(
         let known = |account| {
             if account == opened { Some(newcomer.key()) } else { world.ledger.owner(account).copied() }
         };
-        mempool.insert(action.clone(), check_signatures(CHAIN, action, known).unwrap()).unwrap();
+        mempool.insert(action.clone(), check_signatures(CHAIN, action, known).unwrap(), |_| false).unwrap();
     };
     pool(&open);
     pool(&spend);
@@ -517,6 +517,55 @@ fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block(
     assert_eq!(listed(&mempool), [(open.account, open.nonce), (spend.account, spend.nonce)]);
 }
 
+/// What somebody lists has to find its way into the pool of whoever leads, whatever its signer sent there before.
+#[test]
+fn nothing_that_a_user_sends_keeps_a_rescue_out_of_the_pool_that_another_member_lists() {
+    let user = AccountId(1);
+    let mempool = Mempool::default();
+    let signers = Signers { account: owner(user).key(), maker: None };
+    let rescue = |nonce, expiry| signed(user, nonce, expiry, Action::ScheduleCancel { at: None });
+    let trade =
+        |nonce| signed(user, nonce, 50, Action::Withdraw { amount: Atoms(1), recipient: Recipient([1; 32]) });
+    let held = |nonce| -> Vec<_> {
+        let all = mempool.candidates(usize::MAX, &BTreeSet::new(), |_| Some(owner(user).key()));
+        let of = |action: &SignedAction| (action.action.lane(), action.expiry.get());
+        all.iter().filter(|action| action.nonce == Nonce(nonce)).map(of).collect()
+    };
+    // A chain at height 8: what expires by then is over.
+    let insert = |action| mempool.insert(action, signers, |held: &SignedAction| held.expiry <= Height(8));
+    assert_eq!(insert(trade(1)), Ok(()));
+    assert_eq!(insert(rescue(1, 8)), Ok(()), "a trade of its name makes room");
+    assert_eq!(held(1), [(Lane::Rescue, 8)]);
+    assert_eq!(insert(trade(1)), Err(SubmitError::Duplicate));
+    assert_eq!(insert(rescue(1, 9)), Ok(()), "so does a rescue that is over");
+    assert_eq!(held(1), [(Lane::Rescue, 9)]);
+    assert_eq!(insert(rescue(1, 9)), Err(SubmitError::Duplicate));
+    assert_eq!(insert(rescue(1, 30)), Err(SubmitError::Duplicate), "and no other");
+    assert_eq!(mempool.len(), (1, 0));
+
+    insert(rescue(2, 8)).unwrap();
+    for nonce in 3..=MAX_POOLED_RESCUES as u64 {
+        insert(SignedAction { nonce: Nonce(nonce), ..rescue(1, 9) }).unwrap();
+    }
+    let name = |action: &SignedAction| RescueRef {
+        account: user,
+        nonce: action.nonce,
+        expiry: action.expiry,
+        digest: Digest::default(),
+    };
+    let (one, two) = (rescue(1 << 20, 9), rescue((1 << 20) + 1, 9));
+    let full = Err(SubmitError::PoolFull { lane: Lane::Rescue });
+    assert_eq!(insert(one.clone()), full);
+    mempool.want(ValidatorId(2), &[name(&one)]);
+    assert_eq!(insert(one.clone()), Ok(()), "another member lists it");
+    assert_eq!(mempool.len(), (MAX_POOLED_RESCUES, 0), "and one that nobody lists made room");
+    // Of what is not owed the oldest are candidates, so the newest are looked for by name.
+    assert!(mempool.holds(&one) && !mempool.holds(&rescue(MAX_POOLED_RESCUES as u64, 9)));
+    mempool.want(ValidatorId(2), &[name(&one)]);
+    assert_eq!(insert(two), full);
+    assert_eq!(insert(rescue(2, 9)), Ok(()), "what takes the place of another needs no room");
+}
+
 #[test]
 fn a_block_carries_what_its_observations_list_and_its_nonces_allow() {
     let fixture = fixture();
@@ -538,6 +587,7 @@ fn a_block_carries_what_its_observations_list_and_its_nonces_allow() {
         ("another nonce of the account", vec![name(1, 7, 10)], vec![cry(8, 10)], false),
         ("one that is refused", vec![name(1, 7, 10)], vec![refused], true),
         ("one of two", vec![name(1, 7, 10), name(1, 8, 10)], vec![cry(7, 10)], false),
+        ("a body of the name that has expired", vec![name(1, 7, 10)], vec![cry(7, 0)], false),
         ("one that has expired", vec![name(1, 7, 0)], vec![], true),
         ("one that expires too late", vec![name(1, 7, 1 << 50)], vec![], true),
         ("one of nobody", vec![name(nobody, 7, 10)], vec![], true),

@@ -65,14 +65,14 @@
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
 //! | [`PriceReport`] | low (not 0), high (>= low), spread, sources: fixed(1), `1..=MAX_SOURCES` |
-//! | [`RescueRef`] | account, nonce, digest |
+//! | [`RescueRef`] | account, nonce, expiry, digest |
 //! | [`OutcomeRef`] | zone: varint (u16), height: varint, digest |
 //! | [`Health`] | version: fixed(1), 0 |
 //! | [`Observation`] | chain, epoch: varint, view: varint, seq: varint, time, prices, rescues, outcomes, health, author, signature |
 //! | prices | list(`MAX_MARKETS`) of (market, report), markets strictly ascending |
-//! | rescues | list(`MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`] |
+//! | rescues | list(`MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`], strictly ascending |
 //! | outcomes | list(`MAX_OUTCOMES_PER_OBSERVATION`) of [`OutcomeRef`] |
-//! | [`Body`] | observations: list(`MAX_VALIDATORS`), authors strictly ascending; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, each order of a place many counted as one; parent proof: option; outcomes: list(`MAX_OUTCOMES_PER_BLOCK`), zone, height and part strictly ascending, together at most `MAX_RECORDS_PER_BLOCK` records |
+//! | [`Body`] | rescues that are listed: list(`MAX_VALIDATORS` x `MAX_RESCUES_PER_OBSERVATION`) of [`RescueRef`], strictly ascending, each listed by somebody; observations: list(`MAX_VALIDATORS`), authors strictly ascending, each with a bitmap over that list, lowest bit first, where its own list would be; actions: list(`MAX_ACTIONS_PER_BLOCK`), no rescue after a trade, rescues strictly ascending by [`RescueOrder`], each order that an action names counted as one; parent proof: option; outcomes: list(`MAX_OUTCOMES_PER_BLOCK`), zone, height and part strictly ascending, together at most `MAX_RECORDS_PER_BLOCK` records |
 //! | [`ParentProof`] | finalized: bool, signature |
 //! | [`ZoneOutcome`] | zone: one byte, voided: height, outcome |
 //!
@@ -1487,7 +1487,8 @@ impl Read for Body {
         })?);
         let (mut authors, mut used) = (Ascending::new(OBSERVATIONS), vec![false; table.0.len()]);
         let observations =
-            read_list(buf, limits::MAX_VALIDATORS, MIN_OBSERVATION_BYTES, OBSERVATIONS, |buf| {
+            // Without the count of its rescues, which is that of the table.
+            read_list(buf, limits::MAX_VALIDATORS, MIN_OBSERVATION_BYTES - 1, OBSERVATIONS, |buf| {
                 let observation = Observation::read_with(buf, |buf| table.read_bitmap(buf, &mut used))?;
                 authors.next(observation.author)?;
                 Ok(observation)

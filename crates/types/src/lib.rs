@@ -39,7 +39,7 @@ pub mod refusal;
 pub mod testing;
 pub mod units;
 
-pub use action::{Action, Lane, MarginMode, Quote, Side, SignedAction};
+pub use action::{Action, Lane, MarginMode, Quote, RescueOrder, Side, SignedAction};
 pub use block::{Body, Header, OpsTarget, ParentProof, ZoneOutcome};
 pub use domain::Domain;
 pub use ids::{
