@@ -68,7 +68,6 @@ pub struct Signers {
 
 struct Pooled {
     action: SignedAction,
-    digest: Digest,
     signers: Signers,
     /// Whether it was sent to others.
     relayed: bool,
@@ -149,7 +148,6 @@ impl Mempool {
     ) -> Result<(), SubmitError> {
         let lane = action.action.lane();
         let name = (action.account, action.nonce);
-        let digest = action_digest(&action);
         let mut inner = self.lock();
         let same = inner.named.get(&name).copied();
         let yields = |(other, place): (usize, u64)| {
@@ -183,7 +181,7 @@ impl Mempool {
         inner.next += 1;
         inner.named.insert(name, (lane_index(lane), place));
         let settled = action.account.get() < inner.accounts;
-        let pooled = Pooled { action, digest, signers, relayed: false, settled };
+        let pooled = Pooled { action, signers, relayed: false, settled };
         inner.lanes[lane_index(lane)].insert(place, pooled);
         if lane == Lane::Rescue {
             for waiter in inner.waiters.drain(..) {
@@ -218,11 +216,11 @@ impl Mempool {
         let ready = inner.lanes[RESCUES].values().filter(|pooled| pooled.relayed && pooled.settled);
         let mut listed: Vec<RescueRef> = ready
             .take(limit)
-            .map(|Pooled { action, digest, .. }| RescueRef {
+            .map(|Pooled { action, .. }| RescueRef {
                 account: action.account,
                 nonce: action.nonce,
                 expiry: action.expiry,
-                digest: *digest,
+                digest: action_digest(action),
             })
             .collect();
         listed.sort_unstable();
