@@ -938,8 +938,13 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
     let mut spent: BTreeSet<(AccountId, Nonce)> = BTreeSet::new();
     for (want, (height, seen)) in (1..).zip(&chain) {
         let before = spent.clone();
-        for action in &seen.block.body.actions {
-            spent.insert((action.account, action.nonce));
+        for (action, answer) in seen.block.body.actions.iter().zip(&seen.answers) {
+            // An answer that spends no nonce answers nothing: the rescue is still owed.
+            let unspent =
+                [Refusal::Expired, Refusal::ExpiryTooFar, Refusal::NonceWindowFull].map(Answer::Refused);
+            if !unspent.contains(answer) {
+                spent.insert((action.account, action.nonce));
+            }
             if let Action::Fill { quote, .. } = &action.action {
                 spent.insert((quote.maker, quote.nonce));
             }
