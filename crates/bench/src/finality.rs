@@ -28,9 +28,9 @@ use seawall_chain::{
     app::{BuildPolicy, NoMonitor},
     block::PublicKey,
     engine::{self, Channel, Config, Timeouts},
-    gate::ChargedWork,
     store,
     timeline::Timeline,
+    work::{Costs, Work},
 };
 use serde::Serialize;
 use std::{
@@ -190,10 +190,11 @@ pub fn run(
                         view.begun = finalized.at.checked_sub(since);
                     }
                 }),
-                charged: ChargedWork {
-                    build: calibration.build(spec.actions),
-                    verify: calibration.verify(spec.actions, n as u32),
-                },
+                costs: Costs::charged(move |work| match work {
+                    Work::Build { .. } => calibration.build(spec.actions),
+                    Work::Verify { .. } => calibration.verify(spec.actions, n as u32),
+                    Work::Ingress { .. } => Duration::ZERO,
+                }),
                 enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
                 cache_pages: NZUsize!(1_024),

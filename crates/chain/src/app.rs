@@ -33,6 +33,7 @@ use crate::{
     observer::Observatory,
     proofs::{self, ParentProofs},
     store::{Db, StateKey, StateReader, StateValue, StoreError},
+    work::{Costs, Work},
     zones::{self, Zones},
 };
 use commonware_consensus::{Heightable as _, Viewable as _, marshal::ancestry::Ancestry};
@@ -124,6 +125,8 @@ pub struct Parts<S> {
     pub policy: BuildPolicy,
     /// Told of final blocks.
     pub monitor: Arc<dyn Monitor>,
+    /// What a simulation charges for work.
+    pub costs: Costs,
     /// How signatures are checked in parallel.
     pub strategy: S,
 }
@@ -266,6 +269,15 @@ impl<S: Strategy> App<S> {
     fn mark_pace<E: Clock>(&self, context: &E) {
         *self.built.lock().expect("a thread panicked while it held the pace") = Some(context.current());
     }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("a block has bounds")
+}
+
+/// What actions weigh together.
+fn weight(actions: &[SignedAction]) -> u32 {
+    count(actions.iter().map(|action| action.action.weight()).sum())
 }
 
 /// Leaves out the observations that list most rescues of an account, as far as a quorum remains.
@@ -475,6 +487,7 @@ where
         let hopeless = left_out.iter().filter(|(_, refusal)| *refusal != Refusal::NonceUsed);
         self.parts.mempool.remove(hopeless.map(|(action, _)| (&action.account, &action.nonce)));
 
+        self.parts.costs.spend(&context, Work::Build { actions: weight(&actions) }).await;
         let merkleized = Self::seal::<E>(&step, batches).await;
         let digests: Vec<Digest> = outcomes.iter().map(outcome_digest).collect();
         let body = Body { observations, actions, parent_proof, outcomes };
@@ -520,8 +533,10 @@ where
             refuse(&reason);
             return None;
         }
+        let (mut signatures, actions) = (0, weight(&block.body.actions));
         // A final block was verified by a quorum; its signatures cannot change the state it yields.
         if finality == Finality::Candidate {
+            signatures = count(block.body.actions.len() + block.body.observations.len() + 1);
             let proof = block.body.parent_proof.as_ref();
             let voted = proofs::proposal_of(parent.inner());
             if !proofs::verify(&self.scheme, voted.as_ref(), proof, &mut context, &self.parts.strategy) {
@@ -560,6 +575,7 @@ where
                 break executed;
             }
         };
+        self.parts.costs.spend(&context, Work::Verify { actions, signatures }).await;
         let step = match executed {
             Ok(executed) => executed.step,
             Err(invalid) => {

@@ -14,7 +14,7 @@ use crate::{
     block::{Block, PublicKey},
     committee::{Committee, Scheme, elector},
     crypto::Identity,
-    gate::{ChargedWork, FinalityProbe, Gate},
+    gate::{FinalityProbe, Gate},
     genesis::Genesis,
     gossip::{Gossip, Relay, Submitter},
     machine::Machine,
@@ -24,6 +24,7 @@ use crate::{
     store::{self, StateCommitment, StoreError},
     sync::NoPeers,
     timeline::Timeline,
+    work::Costs,
     zones::Zones,
 };
 use commonware_broadcast::buffered;
@@ -188,7 +189,7 @@ pub struct Config<S> {
     /// Told of finality certificates.
     pub probe: FinalityProbe,
     /// What a simulation charges for work; nothing in production.
-    pub charged: ChargedWork,
+    pub costs: Costs,
     /// Runs on the thread of each zone before the zone does: there a process can give way to consensus.
     pub enter_zone: Arc<dyn Fn() + Send + Sync>,
     /// Blocks of history to keep; everything if `None`, so that the chain can be exported and verified.
@@ -508,6 +509,7 @@ where
         zones: zones.clone(),
         policy: config.policy,
         monitor: config.monitor,
+        costs: config.costs,
         strategy: config.strategy.clone(),
     });
     let (stateful, stateful_mailbox) = Stateful::new(
@@ -551,7 +553,6 @@ where
         config.timeline,
         config.timeline.chain_ms(config.clock_tolerance),
         config.probe,
-        config.charged,
     );
     let engine = SimplexEngine::new(
         context.child("simplex"),

@@ -48,16 +48,6 @@ pub struct Finalized {
 /// Told of every finality certificate that this validator sees.
 pub type FinalityProbe = Arc<dyn Fn(Finalized) + Send + Sync>;
 
-/// Time that a simulation charges where a real machine would have worked: simulated clocks stand still while
-/// code runs. Nothing in production.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ChargedWork {
-    /// For building a block.
-    pub build: Duration,
-    /// For checking and executing one.
-    pub verify: Duration,
-}
-
 /// Wraps the consensus automaton: waits for clocks, wakes the observer, keeps certificates for the next leader,
 /// times own proposals.
 pub struct Gate<E, D> {
@@ -70,7 +60,6 @@ pub struct Gate<E, D> {
     tolerance_ms: u64,
     proposed: Arc<Mutex<BTreeMap<u64, SystemTime>>>,
     probe: FinalityProbe,
-    charged: ChargedWork,
 }
 
 impl<E, D: Clone> Clone for Gate<E, D> {
@@ -85,7 +74,6 @@ impl<E, D: Clone> Clone for Gate<E, D> {
             tolerance_ms: self.tolerance_ms,
             proposed: self.proposed.clone(),
             probe: self.probe.clone(),
-            charged: self.charged,
         }
     }
 }
@@ -105,7 +93,6 @@ where
         timeline: Timeline,
         tolerance_ms: u64,
         probe: FinalityProbe,
-        charged: ChargedWork,
     ) -> Self {
         Self {
             context: Arc::new(context),
@@ -117,7 +104,6 @@ where
             tolerance_ms,
             proposed: Arc::default(),
             probe,
-            charged,
         }
     }
 }
@@ -142,17 +128,10 @@ where
         }
         let proposal = self.inner.propose(context).await;
         let (mut sender, receiver) = oneshot::channel();
-        let (work, observatory) = (self.charged.build, self.observatory.clone());
-        self.context.child("propose").spawn(move |context| async move {
-            let built = async {
-                let digest = proposal.await;
-                if !work.is_zero() {
-                    context.sleep(work).await;
-                }
-                digest
-            };
+        let observatory = self.observatory.clone();
+        self.context.child("propose").spawn(move |_| async move {
             commonware_macros::select! {
-                built = built => {
+                built = proposal => {
                     if let Ok(digest) = built {
                         // A leader votes for its own proposal at once. Were its observation for the next view
                         // to wait for the certificate, the next leader would wait a hop for it.
@@ -173,7 +152,7 @@ where
         let block = self.marshal.subscribe_by_digest(payload, DigestFallback::Wait);
         let verdict = self.inner.verify(context, payload).await;
         let observatory = self.observatory.clone();
-        let (timeline, tolerance_ms, work) = (self.timeline, self.tolerance_ms, self.charged.verify);
+        let (timeline, tolerance_ms) = (self.timeline, self.tolerance_ms);
         self.context.child("verify").spawn(move |context| async move {
             let wait = async {
                 // The verdict is in before the block is awaited, so its absence cannot hang us.
@@ -182,9 +161,6 @@ where
                     other => return other.unwrap_or(false),
                 }
                 let Ok(block) = block.await else { return false };
-                if !work.is_zero() {
-                    context.sleep(work).await;
-                }
                 // Not verified yet: any value is possible.
                 let time = block.inner().header.time.get();
                 let now = timeline.at(context.current()).get();

@@ -16,6 +16,7 @@
 //! | [`mempool`], [`gossip`] | actions on their way into a block |
 //! | [`gate`] | clocks, before the vote and nowhere else |
 //! | [`committee`], [`crypto`], [`timeline`] | who, how signed, what time |
+//! | [`work`] | what work costs where time is simulated |
 //! | [`sync`] | why there is no state sync yet |
 //! | [`genesis`] | what a chain starts from |
 //! | [`engine`] | a whole validator |
@@ -42,4 +43,5 @@ pub mod slots;
 pub mod store;
 pub mod sync;
 pub mod timeline;
+pub mod work;
 pub mod zones;

@@ -16,12 +16,13 @@ use seawall_chain::{
     block::PublicKey,
     crypto::{Identity, key_of},
     engine::{self, Channel, Timeouts},
-    gate::{ChargedWork, FinalityProbe},
+    gate::FinalityProbe,
     genesis::Genesis,
     gossip::Submitter,
     observer::PriceSource,
     store::{self, StateCommitment},
     timeline::Timeline,
+    work::Costs,
     zones::Zones,
 };
 use seawall_types::Domain;
@@ -143,7 +144,7 @@ pub fn run(
             timeouts: Timeouts::default(),
             monitor: options.monitor,
             probe: options.probe,
-            charged: ChargedWork::default(),
+            costs: Costs::none(),
             enter_zone: Arc::new(give_way),
             retained_blocks: None,
             cache_pages: store::VALIDATOR_CACHE_PAGES,

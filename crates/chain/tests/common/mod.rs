@@ -29,7 +29,6 @@ use seawall_chain::{
     block::{Block, PublicKey, from_consensus},
     crypto::Identity,
     engine::{self, Channel, Config, Timeouts},
-    gate::ChargedWork,
     genesis::{Dealt, Genesis, deal_committee},
     gossip::Submitter,
     machine::{Answer, Machine, Settled, Step, World},
@@ -37,6 +36,7 @@ use seawall_chain::{
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
     timeline::Timeline,
+    work::Costs,
     zones::{ZoneFault, ZoneStatus},
 };
 use seawall_ledger::{
@@ -517,7 +517,7 @@ impl EngineDefinition for Validators {
                         seat.finality_ms.push(since.as_millis() as u64);
                     }
                 }),
-                charged: ChargedWork::default(),
+                costs: Costs::none(),
                 enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
                 cache_pages: NZUsize!(1_024),
