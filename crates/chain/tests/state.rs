@@ -26,6 +26,7 @@ use seawall_chain::{
     records::{self as codec, ChainRecord, EntryPage, MAX_RECORD_BYTES, Stored},
     store::{self, Db, Tag},
     timeline::Timeline,
+    work::Costs,
     zones::Zones,
 };
 use seawall_ledger::{
@@ -217,6 +218,7 @@ fn judge(
             zones: Zones::default(),
             policy: BuildPolicy::default(),
             monitor: Arc::new(NoMonitor),
+            costs: Costs::none(),
             strategy: Sequential,
         });
         let digested = |block: Block| {
