@@ -27,6 +27,7 @@ use crate::{
     block::{Block, Context, body_digest, from_consensus, outcome_digest, root_of_digests},
     committee::{Committee, Scheme},
     crypto::{Batch, Identity, key_of},
+    evidence::Evidence,
     inclusion,
     machine::{Brought, Executed, Machine, Purpose, Step, World},
     mempool::Mempool,
@@ -121,6 +122,8 @@ pub struct Parts<S> {
     pub proofs: ParentProofs,
     /// Zones beside settlement.
     pub zones: Zones,
+    /// What can be held against leaders.
+    pub evidence: Evidence,
     /// How blocks are built.
     pub policy: BuildPolicy,
     /// Told of final blocks.
@@ -565,6 +568,8 @@ where
                 }
             }
         }
+        // From here on the leader's signature is known to be good.
+        self.parts.evidence.note(block);
         // Another block's task may move the machine between any two calls. That says nothing about this
         // block, and a verdict is final: try again.
         let executed = loop {
@@ -580,6 +585,7 @@ where
             Ok(executed) => executed.step,
             Err(invalid) => {
                 refuse(&invalid);
+                self.parts.evidence.refused(block, invalid.to_string());
                 return None;
             }
         };
@@ -588,7 +594,9 @@ where
             || ops_target::<E, S>(&merkleized) != block.header.ops
             || step.exits_root != block.header.exits_root
         {
-            refuse(&"its roots are not those of its execution");
+            let reason = "its roots are not those of its execution";
+            refuse(&reason);
+            self.parts.evidence.refused(block, reason.into());
             return None;
         }
         self.parts.machine.adopt(digest, step);

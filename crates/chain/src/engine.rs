@@ -14,6 +14,7 @@ use crate::{
     block::{Block, PublicKey},
     committee::{Committee, Scheme, elector},
     crypto::Identity,
+    evidence::Evidence,
     gate::{FinalityProbe, Gate},
     genesis::Genesis,
     gossip::{Gossip, Relay, Submitter},
@@ -262,6 +263,8 @@ where
     pub mempool: Mempool,
     /// Zones beside settlement.
     pub zones: Zones,
+    /// What can be held against leaders.
+    pub evidence: Evidence,
     /// Blocks and certificates.
     pub marshal: MarshalMailbox<Scheme, Standard<Block>>,
     /// The authenticated state.
@@ -474,6 +477,7 @@ where
     let machine = Machine::empty();
     let mempool = Mempool::default();
     let proofs = ParentProofs::default();
+    let evidence = Evidence::new(committee.clone());
     let zones = Zones::new(&genesis.ledger.markets);
     zones.start(context.child("zones"), config.enter_zone);
     let (observer, observatory) = Observer::new(
@@ -507,6 +511,7 @@ where
         observatory: observatory.clone(),
         proofs: proofs.clone(),
         zones: zones.clone(),
+        evidence: evidence.clone(),
         policy: config.policy,
         monitor: config.monitor,
         costs: config.costs,
@@ -594,6 +599,7 @@ where
         submitter,
         mempool,
         zones,
+        evidence,
         marshal,
         stateful: stateful_mailbox,
     };

@@ -21,6 +21,7 @@
 //! | [`genesis`] | what a chain starts from |
 //! | [`engine`] | a whole validator |
 //! | [`archives`] | final blocks and certificates on disk |
+//! | [`evidence`] | what leaders signed and should not have |
 //! | [`audit`] | a chain executed again from its genesis |
 
 pub mod app;
@@ -30,6 +31,7 @@ pub mod block;
 pub mod committee;
 pub mod crypto;
 pub mod engine;
+pub mod evidence;
 pub mod gate;
 pub mod genesis;
 pub mod gossip;

@@ -3,6 +3,7 @@
 mod common;
 use common::*;
 
+use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_consensus::{
     marshal::ancestry,
     types::{Epoch, Round, View},
@@ -18,6 +19,7 @@ use proptest::{collection::vec, option, prelude::*};
 use seawall_chain::{
     app::{App, BuildPolicy, NoMonitor, Parts, check_form},
     block::{Block, Context, body_digest, from_consensus, outcome_digest, outcomes_root, to_consensus},
+    evidence::{Equivocation, Evidence, SignedHeader},
     inclusion,
     machine::{Answer, Brought, Executed, Machine, Purpose, Step, World},
     mempool::{MAX_POOLED_RESCUES, Mempool, Signers, SubmitError, check_signatures},
@@ -216,6 +218,7 @@ fn judge(
             observatory,
             proofs: ParentProofs::default(),
             zones: Zones::default(),
+            evidence: Evidence::new(fixture.genesis.committee()),
             policy: BuildPolicy::default(),
             monitor: Arc::new(NoMonitor),
             costs: Costs::none(),
@@ -252,6 +255,65 @@ fn an_honest_block_is_valid_with_and_without_actions_and_with_a_bare_quorum() {
     assert!(judge(&fixture, good_actions(), true, |draft| {
         draft.observations.remove(2);
     }));
+}
+
+/// A block of a leader for a view, as far as its leader signs it; `salt` makes it another one.
+fn empty_block(fixture: &Fixture, leader: usize, view: u64, salt: u64) -> Block {
+    let mut block = fixture.genesis.block(&fixture.commitment);
+    block.header.height = Height(view);
+    block.header.time = TimeMs(START + salt);
+    let context = Context {
+        round: Round::new(Epoch::zero(), View::new(view)),
+        leader: fixture.keys()[leader].clone(),
+        parent: (View::zero(), to_consensus(block.header.parent)),
+    };
+    Block::sign(context, block.header, block.body, &fixture.members[leader].0)
+}
+
+#[test]
+fn two_blocks_of_one_leader_for_one_view_prove_who_signed_them_and_nothing_else_does() {
+    let fixture = fixture();
+    let committee = fixture.genesis.committee();
+    let culprit = |first: &Block, second: &Block| {
+        Equivocation { first: SignedHeader::of(first), second: SignedHeader::of(second) }.culprit(&committee)
+    };
+    let own = empty_block(&fixture, 2, 7, 1);
+    let other = empty_block(&fixture, 2, 7, 2);
+    assert_eq!(culprit(&own, &other), Some(ValidatorId(2)));
+    assert_eq!(culprit(&other, &own), Some(ValidatorId(2)));
+
+    let mut resigned = own.clone();
+    resigned.signature.0[0] ^= 1;
+    let mut forged = other.clone();
+    forged.signature = own.signature;
+    let mut elsewhere = other.clone();
+    elsewhere.header.chain = ChainId(78);
+    let elsewhere = Block::sign(elsewhere.context, elsewhere.header, elsewhere.body, &fixture.members[2].0);
+    let mut stranger = other.clone();
+    stranger.context.leader = owner(AccountId(1)).public();
+    let stranger = Block::sign(stranger.context, stranger.header, stranger.body, &owner(AccountId(1)));
+    for (claim, second) in [
+        ("a block against itself", own.clone()),
+        ("a block and its copy under a bad signature", resigned),
+        ("a block of another view", empty_block(&fixture, 2, 8, 2)),
+        ("a block of another leader", empty_block(&fixture, 1, 7, 2)),
+        ("a block that the leader did not sign", forged),
+        ("a block of another chain", elsewhere),
+        ("a block of nobody in the committee", stranger),
+    ] {
+        assert_eq!(culprit(&own, &second), None, "{claim}");
+        assert_eq!(culprit(&second, &own), None, "{claim}");
+    }
+
+    let proof = Equivocation { first: SignedHeader::of(&own), second: SignedHeader::of(&other) };
+    assert_eq!(Equivocation::decode(proof.encode()).unwrap(), proof, "a proof travels");
+    let evidence = Evidence::new(committee.clone());
+    for block in [&own, &own, &empty_block(&fixture, 1, 7, 3), &other, &empty_block(&fixture, 2, 7, 4)] {
+        evidence.note(block);
+    }
+    let found = evidence.equivocations();
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [ValidatorId(2)], "one proof a member");
+    assert_eq!(found[&ValidatorId(2)].culprit(&committee), Some(ValidatorId(2)));
 }
 
 #[test]
