@@ -562,11 +562,16 @@ fn with_a_zone_dead_everywhere_its_inboxes_become_void_and_nothing_else_stops() 
     assert!(settled(&chain, 0).iter().any(|height| *height > last), "it trades again: {voided:?}");
 }
 
+/// Machines ten times as slow as the one on which costs were measured, so that they show beside the network.
+const SLOWDOWN: u32 = 10;
+
 #[test]
 fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liquidation() {
     let fixture = Fixture::new(34, 4, ACCOUNTS);
-    let run = |what: Option<What>| {
+    let run = |traffic: bool, what: Option<What>| {
         let mut validators = Validators::new(&fixture, Path::crash(34));
+        validators.traffic = traffic;
+        validators.slowdown = SLOWDOWN;
         for zone in [0, 1] {
             validators.trials.extend(what.into_iter().flat_map(|what| trials(0..4, zone, 10, what)));
         }
@@ -575,7 +580,7 @@ fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liqui
         let mut finality: Vec<u64> =
             (0..4).flat_map(|index| seat(&validators.seats, index).finality_ms.clone()).collect();
         finality.sort_unstable();
-        let at = |percent: usize| finality[(finality.len() - 1) * percent / 100];
+        let at = |sorted: &[u64], percent: usize| sorted[(sorted.len() - 1) * percent / 100];
         let mut first: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
         for (seen, event) in chain.iter().flat_map(|seen| seen.events.iter().map(move |event| (seen, event)))
         {
@@ -592,17 +597,27 @@ fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liqui
                 _ => {}
             }
         }
-        let worst = first.values().max().copied();
         assert!(first.len() > 10, "{} breaches", first.len());
-        (at(50), at(99), worst)
+        let mut delays: Vec<u64> = first.into_values().collect();
+        delays.sort_unstable();
+        [(at(&finality, 50), at(&finality, 99)), (at(&delays, 50), at(&delays, 99))]
     };
-    let well = run(None);
+    let calm = run(false, None);
+    let well = run(true, None);
     // An auction here takes no simulated time; a hundred milliseconds is a block.
-    let slow = run(Some(What::Afflict(ZoneFault::Delayed(std::time::Duration::from_millis(100)))));
-    let dead = run(Some(What::Kill));
-    for (name, harmed) in [("slow", slow), ("dead", dead)] {
+    let slow = run(true, Some(What::Afflict(ZoneFault::Delayed(std::time::Duration::from_millis(100)))));
+    let dead = run(true, Some(What::Kill));
+    let told = format!(
+        "p50, p99 of finality in ms and of the ladder's first steps in blocks: without orders {calm:?}, \
+        with {well:?}, zones slow {slow:?}, dead {dead:?}"
+    );
+    eprintln!("{told}");
+    let [calm_finality, calm_delay] = calm;
+    for [finality, delay] in [well, slow, dead] {
         let close = |a: u64, b: u64| a * 10 <= b * 11 && b * 10 <= a * 11;
-        assert!(close(harmed.0, well.0) && close(harmed.1, well.1), "{name}: {harmed:?}, well: {well:?}");
-        assert_eq!(harmed.2, well.2, "{name}: the first step of the ladder comes as soon");
+        assert!(close(finality.0, calm_finality.0) && close(finality.1, calm_finality.1), "{told}");
+        // Sooner is no harm.
+        let later = |own: u64, calm: u64| own * 10 > calm * 11;
+        assert!(!later(delay.0, calm_delay.0) && !later(delay.1, calm_delay.1), "{told}");
     }
 }

@@ -36,7 +36,7 @@ use seawall_chain::{
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
     timeline::Timeline,
-    work::Costs,
+    work::{Costs, Work},
     zones::{ZoneFault, ZoneStatus},
 };
 use seawall_ledger::{
@@ -377,7 +377,21 @@ pub struct Validators {
     pub withholds: BTreeMap<usize, AccountId>,
     /// What users submit to a validator, and when.
     pub submits: Vec<Submit>,
+    /// Work takes so many times what it was measured to take; no time at all if zero.
+    pub slowdown: u32,
     pub seats: Seats,
+}
+
+/// What work was measured to take, so many times over.
+pub fn calibrated(slowdown: u32) -> Costs {
+    let measured: toml::Table = include_str!("../../../../storms/calibration.toml").parse().unwrap();
+    let us = |name: &str| Duration::from_secs_f64(measured[name].as_float().unwrap() / 1e6) * slowdown;
+    let (sign, verify, action) = (us("sign_us"), us("verify_us"), us("action_us"));
+    Costs::charged(move |work| match work {
+        Work::Ingress { signatures, .. } => verify * signatures,
+        Work::Build { actions } => action * actions + sign,
+        Work::Verify { actions, signatures } => action * actions + verify * signatures,
+    })
 }
 
 /// An action that reaches a validator at a time.
@@ -429,6 +443,7 @@ impl Validators {
             trials: Vec::new(),
             withholds: BTreeMap::new(),
             submits: Vec::new(),
+            slowdown: 0,
             seats: Arc::new(seats),
         }
     }
@@ -495,6 +510,7 @@ impl EngineDefinition for Validators {
         let threaded = self.threaded.contains(&index);
         let probed = seat.clone();
         let withholds = self.withholds.get(&index).copied();
+        let slowdown = self.slowdown;
         let config = move || {
             Config {
                 genesis,
@@ -517,7 +533,7 @@ impl EngineDefinition for Validators {
                         seat.finality_ms.push(since.as_millis() as u64);
                     }
                 }),
-                costs: Costs::none(),
+                costs: if slowdown == 0 { Costs::none() } else { calibrated(slowdown) },
                 enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
                 cache_pages: NZUsize!(1_024),
