@@ -28,6 +28,8 @@ use seawall_chain::{
     app::{BuildPolicy, NoMonitor},
     block::PublicKey,
     engine::{self, Channel, Config, Timeouts},
+    ingress::QueueLimits,
+    mempool::PoolLimits,
     store,
     timeline::Timeline,
     work::{Costs, Work},
@@ -190,6 +192,8 @@ pub fn run(
                         view.begun = finalized.at.checked_sub(since);
                     }
                 }),
+                queues: QueueLimits::default(),
+                pools: PoolLimits::default(),
                 costs: Costs::charged(move |work| match work {
                     Work::Build { .. } => calibration.build(spec.actions),
                     Work::Verify { .. } => calibration.verify(spec.actions, n as u32),

@@ -29,11 +29,12 @@ use crate::{
     crypto::{Batch, Identity, key_of},
     evidence::Evidence,
     inclusion,
-    machine::{Brought, Executed, Machine, Purpose, Step, World},
+    machine::{Answer, Brought, Executed, Machine, Purpose, Step, World},
     mempool::Mempool,
     observer::Observatory,
     proofs::{self, ParentProofs},
     store::{Db, StateKey, StateReader, StateValue, StoreError},
+    submissions::{State, Submissions},
     work::{Costs, Work},
     zones::{self, Zones},
 };
@@ -128,6 +129,8 @@ pub struct Parts<S> {
     pub policy: BuildPolicy,
     /// Told of final blocks.
     pub monitor: Arc<dyn Monitor>,
+    /// What became of what was submitted here.
+    pub submissions: Submissions,
     /// What a simulation charges for work.
     pub costs: Costs,
     /// How signatures are checked in parallel.
@@ -488,7 +491,10 @@ where
         };
         // What this state refuses for good is not worth another try; a nonce in flight may come back.
         let hopeless = left_out.iter().filter(|(_, refusal)| *refusal != Refusal::NonceUsed);
-        self.parts.mempool.remove(hopeless.map(|(action, _)| (&action.account, &action.nonce)));
+        self.parts.mempool.remove(hopeless.clone().map(|(action, _)| (&action.account, &action.nonce)));
+        for (action, refusal) in hopeless {
+            self.parts.submissions.note(action, State::Refused(*refusal));
+        }
 
         self.parts.costs.spend(&context, Work::Build { actions: weight(&actions) }).await;
         let merkleized = Self::seal::<E>(&step, batches).await;
@@ -509,6 +515,7 @@ where
         };
         let block = Block::sign(consensus, header, body, &self.parts.identity);
         self.parts.machine.adopt(from_consensus(block.digest()), step);
+        self.parts.submissions.included(height, &block.body.actions);
         self.mark_pace(&context);
         Some(Proposed { block, merkleized })
     }
@@ -600,6 +607,7 @@ where
             return None;
         }
         self.parts.machine.adopt(digest, step);
+        self.parts.submissions.included(height, &block.body.actions);
         self.mark_pace(&context);
         Some(merkleized)
     }
@@ -625,6 +633,15 @@ where
         self.parts.mempool.remove(names);
         self.parts.mempool.expire(block.header.height);
         let step = self.parts.machine.step(digest);
+        if let Some(step) = step.as_deref() {
+            let refusals = step.answers.iter().map(|answer| match answer {
+                Answer::Done(_) => None,
+                Answer::Refused(refusal) => Some(*refusal),
+            });
+            let answered = block.body.actions.iter().zip(refusals);
+            let waits = |name: &_| self.parts.mempool.waits(name);
+            self.parts.submissions.finalized(block.header.height, answered, waits);
+        }
         // While the machine can still stand here: zones that start are built from this state.
         let read = |read: &mut dyn FnMut(&World)| self.parts.machine.read_at(digest, read).is_some();
         self.parts.zones.finalized(block, step.as_deref(), read);

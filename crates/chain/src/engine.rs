@@ -17,12 +17,14 @@ use crate::{
     evidence::Evidence,
     gate::{FinalityProbe, Gate},
     genesis::Genesis,
-    gossip::{Gossip, Relay, Submitter},
+    gossip::{Gossip, MAX_OUTGOING, Relay},
+    ingress::{Checker, QueueLimits, Submitter},
     machine::Machine,
-    mempool::Mempool,
+    mempool::{Mempool, PoolLimits},
     observer::{Config as ObserverConfig, Observer, PriceSource},
     proofs::ParentProofs,
     store::{self, StateCommitment, StoreError},
+    submissions::Submissions,
     sync::NoPeers,
     timeline::Timeline,
     work::Costs,
@@ -56,7 +58,7 @@ use commonware_storage::{
     archive::{Archive, Identifier},
     metadata::{self, Metadata},
 };
-use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize, sequence::U64};
+use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize, channel::mpsc, sequence::U64};
 use rand_core::CryptoRng;
 use seawall_types::{Digest, ValidatorId, limits::MAX_BLOCK_BYTES};
 use std::{
@@ -189,6 +191,10 @@ pub struct Config<S> {
     pub monitor: Arc<dyn Monitor>,
     /// Told of finality certificates.
     pub probe: FinalityProbe,
+    /// How much waits for its checks at most.
+    pub queues: QueueLimits,
+    /// How much waits for a block at most.
+    pub pools: PoolLimits,
     /// What a simulation charges for work; nothing in production.
     pub costs: Costs,
     /// Runs on the thread of each zone before the zone does: there a process can give way to consensus.
@@ -475,7 +481,8 @@ where
     .await;
 
     let machine = Machine::empty();
-    let mempool = Mempool::default();
+    let submissions = Submissions::default();
+    let mempool = Mempool::new(config.pools, submissions.clone());
     let proofs = ParentProofs::default();
     let evidence = Evidence::new(committee.clone());
     let zones = Zones::new(&genesis.ledger.markets);
@@ -497,7 +504,28 @@ where
     observatory.enter(1);
     observer.start(observations);
     let relay = Relay { committee: committee.clone(), me, again: config.timeouts.retry };
-    let (gossip, submitter) = Gossip::new(context.child("gossip"), relay, machine.clone(), mempool.clone());
+    let (to_rescues, passed_rescues) = mpsc::channel(MAX_OUTGOING);
+    let (to_trades, passed_trades) = mpsc::channel(MAX_OUTGOING);
+    let (checker, submitter) = Checker::new(
+        context.child("ingress"),
+        chain,
+        machine.clone(),
+        mempool.clone(),
+        submissions.clone(),
+        config.queues,
+        [to_rescues, to_trades],
+        config.costs.clone(),
+        config.strategy.clone(),
+    );
+    let gossip = Gossip::new(
+        context.child("gossip"),
+        relay,
+        submitter.ingress.clone(),
+        mempool.clone(),
+        observatory.clone(),
+        [passed_rescues, passed_trades],
+    );
+    checker.start();
     gossip.start(rescues, trades);
 
     let app = App::new(Parts {
@@ -514,6 +542,7 @@ where
         evidence: evidence.clone(),
         policy: config.policy,
         monitor: config.monitor,
+        submissions,
         costs: config.costs,
         strategy: config.strategy.clone(),
     });

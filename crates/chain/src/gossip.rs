@@ -1,106 +1,47 @@
-//! Carries submitted actions to every validator, each lane on its own channel.
+//! Carries actions to other validators, each lane on its own channel.
 //!
 //! A rescue goes to everybody at once, ahead of other traffic. Whoever hears of it first from somebody else sends it on
 //! to members at distances 1, 2, 4, … in the committee's order, so that a broken or slow link between two members hides
 //! nothing: there are `log2 n` ways around it of at most `log2 n` hops. Only then is it listed in observations. While it
 //! waits, it is sent to everybody again, because a full queue on the way drops what it cannot hold.
+//!
+//! Trades travel many at a time, to the next leaders and to nobody else: everybody else would check what it will see in a
+//! block anyway. Whoever they were submitted to sends them again to those who lead then, until they are answered.
+//!
+//! What arrives is checked like what users send: see [`ingress`](crate::ingress).
 
 use crate::{
     block::PublicKey,
     committee::Committee,
     inclusion::RescueName,
-    machine::Machine,
-    mempool::{Mempool, SubmitError, check_signatures},
+    ingress::{Ingress, Origin, Passed},
+    mempool::Mempool,
+    observer::Observatory,
 };
 use bytes::Bytes;
-use commonware_codec::{DecodeExt as _, Encode as _};
+use commonware_codec::{DecodeExt as _, DecodeRangeExt as _, Encode as _, EncodeSize as _};
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::{Clock, Handle, IoBuf, Metrics, Spawner};
 use commonware_utils::channel::mpsc;
-use seawall_ledger::Ledger;
-use seawall_types::{
-    AccountId, Action, ChainId, Lane, Refusal, SignedAction, ValidatorId, limits::MAX_RESCUES_PER_OBSERVATION,
-};
+use seawall_types::{Lane, SignedAction, ValidatorId, limits::MAX_RESCUES_PER_OBSERVATION};
 use std::{collections::BTreeSet, time::Duration};
 use tracing::{debug, warn};
 
 /// The oldest rescues that wait which are sent again at a time: as many as are listed.
 pub const MAX_SENT_AGAIN: usize = MAX_RESCUES_PER_OBSERVATION;
-
-/// Local submissions that wait to be sent. One more is pooled here but not relayed.
+/// The oldest trades that wait which are sent again at a time.
+pub const MAX_TRADES_SENT_AGAIN: usize = 4_096;
+/// Actions of a lane that wait to be sent on. One more waits for the next time that what waits is sent again.
 pub const MAX_OUTGOING: usize = 16_384;
-
-/// Where users and tools submit to this validator.
-#[derive(Clone)]
-pub struct Submitter {
-    chain: ChainId,
-    machine: Machine,
-    mempool: Mempool,
-    /// A queue a lane.
-    rescues: mpsc::Sender<SignedAction>,
-    trades: mpsc::Sender<SignedAction>,
-}
-
-impl Submitter {
-    /// Checks an action against the newest state, pools it and relays it.
-    pub fn submit(&self, action: SignedAction) -> Result<(), SubmitError> {
-        self.pool(action.clone(), false)?;
-        let queue = match action.action.lane() {
-            Lane::Rescue => &self.rescues,
-            Lane::Trade => &self.trades,
-        };
-        if queue.try_send(action).is_err() {
-            debug!("relay queue is full; the action waits for this validator's own turn to lead");
-        }
-        Ok(())
-    }
-
-    fn pool(&self, action: SignedAction, relayed: bool) -> Result<(), SubmitError> {
-        // What is sent again is not checked again.
-        if self.mempool.holds(&action) {
-            return Err(SubmitError::Duplicate);
-        }
-        let rescue = action.action.lane() == Lane::Rescue;
-        let is_open = |ledger: &Ledger, action: &SignedAction| {
-            let next = ledger.globals().height.next();
-            ledger.check_envelope_at(next, action.account, action.nonce, action.expiry)
-        };
-        let maker = match &action.action {
-            Action::Fill { quote, .. } => Some(quote.maker),
-            _ => None,
-        };
-        // Cheap refusals first: the signature is by far the dearest check.
-        let owners = self
-            .machine
-            .read(|world| {
-                let ledger = &world.ledger;
-                is_open(ledger, &action)?;
-                // What a peer relays it may list, and then its answer is the chain's to give: see the mempool.
-                if !(relayed && rescue) {
-                    ledger.check(action.account, action.nonce, action.expiry, &action.action)?;
-                }
-                let own = |account: AccountId| ledger.owner(account).copied();
-                Ok::<_, Refusal>(
-                    [Some(action.account), maker].map(|id| id.and_then(|id| Some((id, own(id)?)))),
-                )
-            })
-            .ok_or(SubmitError::Starting)??;
-        let owner =
-            |account: AccountId| owners.iter().flatten().find(|(id, _)| *id == account).map(|(_, key)| *key);
-        // Outside the machine's lock: blocks are built and checked under it.
-        let signers = check_signatures(self.chain, &action, owner)?;
-        self.machine
-            .read(|world| {
-                // Another fork may be under it by now, where the account is another's.
-                if world.ledger.owner(action.account) != Some(&signers.account) {
-                    return Err(Refusal::UnknownAccount.into());
-                }
-                self.mempool.insert(action, signers, |held| is_open(&world.ledger, held).is_err())
-            })
-            .ok_or(SubmitError::Starting)?
-    }
-}
+/// Most trades in a message. Of more, several are sent.
+pub const MAX_TRADES_PER_MESSAGE: usize = 1_024;
+/// Bytes of trades after which a message is sent.
+const FULL_MESSAGE_BYTES: usize = 256 << 10;
+/// How long a trade waits for others to travel with.
+const GATHER: Duration = Duration::from_millis(5);
+/// Leaders to come that trades are sent to.
+const NEXT_LEADERS: u64 = 2;
 
 /// Whom this validator relays to.
 #[derive(Clone)]
@@ -125,23 +66,51 @@ impl Relay {
     }
 }
 
+/// Trades that gather for one message.
+#[derive(Default)]
+struct Gathering {
+    actions: Vec<SignedAction>,
+    bytes: usize,
+}
+
+impl Gathering {
+    fn add(&mut self, action: SignedAction) {
+        self.bytes += action.encode_size();
+        self.actions.push(action);
+    }
+
+    fn is_full(&self) -> bool {
+        self.actions.len() >= MAX_TRADES_PER_MESSAGE || self.bytes >= FULL_MESSAGE_BYTES
+    }
+
+    fn take(&mut self) -> Vec<SignedAction> {
+        self.bytes = 0;
+        std::mem::take(&mut self.actions)
+    }
+}
+
 /// The actor.
 pub struct Gossip<E> {
     context: E,
     relay: Relay,
-    submitter: Submitter,
-    rescues: mpsc::Receiver<SignedAction>,
-    trades: mpsc::Receiver<SignedAction>,
+    ingress: Ingress,
+    mempool: Mempool,
+    observatory: Observatory,
+    rescues: mpsc::Receiver<Passed>,
+    trades: mpsc::Receiver<Passed>,
 }
 
 impl<E: Spawner + Clock + Metrics> Gossip<E> {
-    /// Creates the actor and the handle that feeds it.
-    pub fn new(context: E, relay: Relay, machine: Machine, mempool: Mempool) -> (Self, Submitter) {
-        let (to_rescues, rescues) = mpsc::channel(MAX_OUTGOING);
-        let (to_trades, trades) = mpsc::channel(MAX_OUTGOING);
-        let chain = relay.committee.chain();
-        let submitter = Submitter { chain, machine, mempool, rescues: to_rescues, trades: to_trades };
-        (Self { context, relay, submitter: submitter.clone(), rescues, trades }, submitter)
+    /// Creates the actor, which relays what the receivers of both lanes bring.
+    pub(crate) fn new(
+        context: E,
+        relay: Relay,
+        ingress: Ingress,
+        mempool: Mempool,
+        observatory: Observatory,
+        [rescues, trades]: [mpsc::Receiver<Passed>; 2],
+    ) -> Self {
+        Self { context, relay, ingress, mempool, observatory, rescues, trades }
     }
 
     /// Spawns the actor on its two channels.
@@ -169,73 +138,133 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
         let next = self.relay.next();
         let alone = self.relay.committee.len() == 1;
         let mut again = context.current() + self.relay.again;
-        // Rescues that waited when others were sent again: what waits a second time is sent.
+        // What waited when others were sent again: what waits a second time is sent.
         let mut waited: BTreeSet<RescueName> = BTreeSet::new();
+        let mut waited_trades: BTreeSet<RescueName> = BTreeSet::new();
+        let mut gathering = Gathering::default();
+        let mut gathered = None;
         // What is first here is first served: rescues before trades.
         loop {
+            let flush = gathered.unwrap_or_else(|| again + GATHER);
             select! {
                 _ = context.sleep_until(again) => {
                     again = context.current() + self.relay.again;
-                    let waiting = self.submitter.mempool.waiting_rescues(MAX_SENT_AGAIN);
-                    let names = waiting.iter().map(|action| (action.account, action.nonce)).collect();
-                    let before = std::mem::replace(&mut waited, names);
-                    for action in waiting {
-                        let name = (action.account, action.nonce);
+                    self.ingress.forgive();
+                    for action in self.waiting_again(&mut waited) {
                         // Behind votes: what waits this long has been sent before.
-                        if before.contains(&name)
-                            && !rescue_out.send(Recipients::All, IoBuf::from(action.encode()), false).is_empty()
-                        {
-                            self.submitter.mempool.relayed(&name);
+                        if !rescue_out.send(Recipients::All, IoBuf::from(action.encode()), false).is_empty() {
+                            self.mempool.relayed(&(action.account, action.nonce));
                         }
                     }
+                    let trades = self.mempool.own_trades(MAX_TRADES_SENT_AGAIN);
+                    let names = trades.iter().map(|action| (action.account, action.nonce)).collect();
+                    let before = std::mem::replace(&mut waited_trades, names);
+                    let late = trades.into_iter().filter(|own| before.contains(&(own.account, own.nonce)));
+                    for action in late {
+                        gathering.add(action);
+                        if gathering.is_full() {
+                            self.send_trades(&mut trade_out, gathering.take());
+                        }
+                    }
+                    self.send_trades(&mut trade_out, gathering.take());
+                    gathered = None;
                 },
-                action = self.rescues.recv() => {
-                    let Some(action) = action else { return };
-                    let sent = rescue_out.send(Recipients::All, IoBuf::from(action.encode()), true);
-                    // Nobody has what reached nobody's queue: it is sent again before it is listed.
-                    if alone || !sent.is_empty() {
-                        self.submitter.mempool.relayed(&(action.account, action.nonce));
+                passed = self.rescues.recv() => {
+                    let Some(Passed { action, origin }) = passed else { return };
+                    let name = (action.account, action.nonce);
+                    let (to, first) = match origin {
+                        Origin::Connection(_) => (Recipients::All, true),
+                        Origin::Peer(peer) => {
+                            let from = self.relay.committee.public_key(peer);
+                            (Recipients::Some(next.iter().filter(|own| Some(*own) != from).cloned().collect()), false)
+                        }
+                    };
+                    let sent = rescue_out.send(to, IoBuf::from(action.encode()), first);
+                    // Nobody has what reached nobody's queue: it is sent again before it is listed. What a peer sent it has.
+                    if alone || !first || !sent.is_empty() {
+                        self.mempool.relayed(&name);
                     }
                 },
                 message = rescue_in.recv() => {
                     let Ok((from, bytes)) = message else { return };
-                    if let Some(action) = self.hear(&from, Lane::Rescue, bytes.into()) {
-                        let to = next.iter().filter(|peer| **peer != from).cloned().collect();
-                        let _ = rescue_out.send(Recipients::Some(to), IoBuf::from(action.encode()), false);
-                        self.submitter.mempool.relayed(&(action.account, action.nonce));
-                    }
+                    self.hear(&from, Lane::Rescue, [SignedAction::decode(Bytes::from(bytes))].into_iter().collect());
                 },
-                action = self.trades.recv() => {
-                    let Some(action) = action else { return };
-                    let _ = trade_out.send(Recipients::All, IoBuf::from(action.encode()), false);
+                _ = context.sleep_until(flush) => {
+                    self.send_trades(&mut trade_out, gathering.take());
+                    gathered = None;
+                },
+                passed = self.trades.recv() => {
+                    let Some(Passed { action, origin }) = passed else { return };
+                    // Whoever sent it here sent it to the other leaders, too.
+                    if matches!(origin, Origin::Connection(_)) {
+                        gathering.add(action);
+                        gathered = gathered.or_else(|| Some(context.current() + GATHER));
+                        if gathering.is_full() {
+                            self.send_trades(&mut trade_out, gathering.take());
+                            gathered = None;
+                        }
+                    }
                 },
                 message = trade_in.recv() => {
                     let Ok((from, bytes)) = message else { return };
-                    self.hear(&from, Lane::Trade, bytes.into());
+                    let actions = Vec::<SignedAction>::decode_range(Bytes::from(bytes), ..=MAX_TRADES_PER_MESSAGE);
+                    self.hear(&from, Lane::Trade, actions);
                 },
             }
         }
     }
 
-    /// Pools what a peer relays, and returns it if it is new.
-    fn hear(&self, from: &PublicKey, lane: Lane, bytes: Bytes) -> Option<SignedAction> {
-        match SignedAction::decode(bytes) {
-            Ok(action) if action.action.lane() == lane => match self.submitter.pool(action.clone(), true) {
-                Ok(()) => Some(action),
-                Err(SubmitError::Duplicate) => None,
-                Err(error) => {
-                    debug!(%from, %error, "did not pool a relayed action");
-                    None
-                }
-            },
-            Ok(_) => {
-                warn!(%from, ?lane, "peer sent an action on the channel of another lane");
-                None
-            }
+    /// The rescues that wait for the second time when this is asked.
+    fn waiting_again(
+        &self,
+        waited: &mut BTreeSet<RescueName>,
+    ) -> impl Iterator<Item = SignedAction> + use<E> {
+        let waiting = self.mempool.waiting_rescues(MAX_SENT_AGAIN);
+        let names = waiting.iter().map(|action| (action.account, action.nonce)).collect();
+        let before = std::mem::replace(waited, names);
+        waiting.into_iter().filter(move |action| before.contains(&(action.account, action.nonce)))
+    }
+
+    /// Sends trades to the next leaders.
+    fn send_trades(&self, sender: &mut impl Sender<PublicKey = PublicKey>, trades: Vec<SignedAction>) {
+        if trades.is_empty() {
+            return;
+        }
+        let (committee, view) = (&self.relay.committee, self.observatory.current());
+        let leaders: BTreeSet<ValidatorId> =
+            (1..=NEXT_LEADERS).map(|ahead| committee.leader(view + ahead)).collect();
+        let others = leaders.into_iter().filter(|leader| *leader != self.relay.me);
+        let to: Vec<PublicKey> = others.filter_map(|leader| committee.public_key(leader).cloned()).collect();
+        if !to.is_empty() {
+            let _ = sender.send(Recipients::Some(to), IoBuf::from(trades.encode()), false);
+        }
+    }
+
+    /// Lets what a peer relays wait for its checks.
+    fn hear(
+        &self,
+        from: &PublicKey,
+        lane: Lane,
+        actions: Result<Vec<SignedAction>, commonware_codec::Error>,
+    ) {
+        let Some(peer) = self.relay.committee.position(from) else {
+            debug!(%from, "somebody outside the committee relays actions");
+            return;
+        };
+        let actions = match actions {
+            Ok(actions) => actions,
             Err(error) => {
-                warn!(%from, %error, "peer sent an action that does not decode");
-                None
+                warn!(%from, %error, "peer sent actions that do not decode");
+                return;
             }
+        };
+        for action in actions {
+            if action.action.lane() != lane {
+                warn!(%from, ?lane, "peer sent an action on the channel of another lane");
+                return;
+            }
+            // What has no room is sent again, if it matters.
+            let _ = self.ingress.offer(action, Origin::Peer(peer));
         }
     }
 }

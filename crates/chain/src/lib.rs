@@ -13,7 +13,8 @@
 //! | [`zones`] | zones beside settlement: their tasks, what they attest, how they are rebuilt |
 //! | [`proofs`] | that a quorum voted for the parent, and the salt of its auctions |
 //! | [`observer`] | observations: signed, sent, heard |
-//! | [`mempool`], [`gossip`] | actions on their way into a block |
+//! | [`ingress`], [`mempool`], [`gossip`] | actions on their way into a block |
+//! | [`submissions`] | what became of an action, for whoever sent it |
 //! | [`gate`] | clocks, before the vote and nowhere else |
 //! | [`committee`], [`crypto`], [`timeline`] | who, how signed, what time |
 //! | [`work`] | what work costs where time is simulated |
@@ -36,6 +37,7 @@ pub mod gate;
 pub mod genesis;
 pub mod gossip;
 pub mod inclusion;
+pub mod ingress;
 pub mod machine;
 pub mod mempool;
 pub mod observer;
@@ -43,6 +45,7 @@ pub mod proofs;
 pub mod records;
 pub mod slots;
 pub mod store;
+pub mod submissions;
 pub mod sync;
 pub mod timeline;
 pub mod work;

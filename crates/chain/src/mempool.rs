@@ -1,5 +1,9 @@
-//! Actions that wait for a block. One bounded pool a lane, so that a flood of trades cannot push a
-//! rescue out of memory.
+//! Actions that wait for a block. One bounded pool a lane, by number and by bytes, so that a flood of trades cannot push
+//! a rescue out of memory.
+//!
+//! Trades wait by [`Rank`]: cancels before withdrawals before what can add risk. Blocks take them in that order, but of the
+//! withdrawals only a share that leaves room for orders; a full pool forgets the youngest of the last rank, and whoever
+//! sent it here is told so ([`State::Shed`]).
 //!
 //! This validator's observations list the rescues that wait here ([`Mempool::listed`]), so that every leader owes them:
 //! see [`inclusion`](crate::inclusion). A listing that nobody can honour would keep the observation out of blocks, so
@@ -17,12 +21,13 @@
 use crate::{
     crypto::{self, sha256_digest},
     inclusion::{self, RescueName},
+    submissions::{State, Submissions},
 };
-use commonware_codec::Encode as _;
+use commonware_codec::{Encode as _, EncodeSize as _};
 use commonware_utils::channel::oneshot;
 use seawall_ledger::Ledger;
 use seawall_types::{
-    AccountId, ChainId, Digest, Domain, Height, Key, Lane, Nonce, Observation, Refusal, RescueRef,
+    AccountId, Action, ChainId, Digest, Domain, Height, Key, Lane, Nonce, Observation, Refusal, RescueRef,
     SignedAction, ValidatorId, limits::MAX_OWED_PER_BLOCK,
 };
 use std::{
@@ -34,8 +39,76 @@ use thiserror::Error;
 /// Most rescues that wait at a time. One more is refused with [`SubmitError::PoolFull`], unless another member lists it:
 /// then the youngest that nobody lists is forgotten.
 pub const MAX_POOLED_RESCUES: usize = 65_536;
-/// Most trades that wait at a time. One more is refused with [`SubmitError::PoolFull`].
+/// Most trades that wait at a time. One more takes the place of the youngest of a later rank, or is refused with
+/// [`SubmitError::PoolFull`].
 pub const MAX_POOLED_TRADES: usize = 65_536;
+/// Most bytes of rescues, as encoded, that wait at a time. What happens at it is as for their number.
+pub const MAX_RESCUE_BYTES: usize = 32 << 20;
+/// Most bytes of trades, as encoded, that wait at a time. What happens at it is as for their number.
+pub const MAX_TRADE_BYTES: usize = 64 << 20;
+/// Of the places for trades withdrawals have one in so many. One more is refused with [`SubmitError::PoolFull`].
+pub const WITHDRAWALS_OF_POOL: usize = 8;
+/// Of the places in a block that rescues leave, withdrawals come before orders with one in so many, and with one at least:
+/// slow, and guaranteed.
+pub const WITHDRAWALS_OF_BLOCK: usize = 32;
+
+/// How much waits at most. A simulation of slower machines scales it down with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Rescues.
+    pub rescues: usize,
+    /// Trades.
+    pub trades: usize,
+    /// Bytes of rescues.
+    pub rescue_bytes: usize,
+    /// Bytes of trades.
+    pub trade_bytes: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            rescues: MAX_POOLED_RESCUES,
+            trades: MAX_POOLED_TRADES,
+            rescue_bytes: MAX_RESCUE_BYTES,
+            trade_bytes: MAX_TRADE_BYTES,
+        }
+    }
+}
+
+impl PoolLimits {
+    const fn of(&self, lane: usize) -> (usize, usize) {
+        if lane == RESCUES { (self.rescues, self.rescue_bytes) } else { (self.trades, self.trade_bytes) }
+    }
+}
+
+/// In which order actions of a lane are served, and the last of which are given up first. A function of the kind alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Rescues, which have their own lane; and of the trades, what takes orders back.
+    Cancel,
+    /// What takes value off the chain.
+    Withdrawal,
+    /// Everything else: it can add risk.
+    Risk,
+}
+
+impl Rank {
+    /// The rank of an action.
+    pub const fn of(action: &Action) -> Self {
+        match action {
+            Action::Cancel { .. } | Action::CancelMany(_) => Self::Cancel,
+            Action::Withdraw { .. } => Self::Withdrawal,
+            _ => match action.lane() {
+                Lane::Rescue => Self::Cancel,
+                Lane::Trade => Self::Risk,
+            },
+        }
+    }
+}
+
+/// Where an action waits: by rank, then by age.
+type Place = (Rank, u64);
 
 /// Why a submission was not pooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -69,6 +142,9 @@ pub struct Signers {
 struct Pooled {
     action: SignedAction,
     signers: Signers,
+    bytes: usize,
+    /// Whether it was submitted here: then it is this validator's to send on.
+    own: bool,
     /// Whether it was sent to others.
     relayed: bool,
     /// Whether the signers are those that the account has in every block to come.
@@ -86,8 +162,11 @@ impl Pooled {
 #[derive(Default)]
 struct Inner {
     next: u64,
-    lanes: [BTreeMap<u64, Pooled>; 2],
-    named: BTreeMap<(AccountId, Nonce), (usize, u64)>,
+    limits: PoolLimits,
+    lanes: [BTreeMap<Place, Pooled>; 2],
+    bytes: [usize; 2],
+    withdrawals: usize,
+    named: BTreeMap<(AccountId, Nonce), (usize, Place)>,
     /// Accounts of the last final block: they are whose they are.
     accounts: u64,
     /// What each member lists that does not wait here.
@@ -101,14 +180,51 @@ impl Inner {
         let (lane, place) = self.named.get(name)?;
         (*lane == RESCUES).then(|| self.lanes[RESCUES].get(place)).flatten()
     }
+
+    /// Takes an action out.
+    fn take(&mut self, lane: usize, place: Place) -> Option<SignedAction> {
+        let pooled = self.lanes[lane].remove(&place)?;
+        self.bytes[lane] -= pooled.bytes;
+        self.withdrawals -= usize::from(place.0 == Rank::Withdrawal);
+        let name = (pooled.action.account, pooled.action.nonce);
+        if self.named.get(&name) == Some(&(lane, place)) {
+            self.named.remove(&name);
+        }
+        Some(pooled.action)
+    }
+
+    /// Whether an action of `rank` and so many bytes has no room beside `gone` others that leave for it.
+    fn is_full(&self, lane: usize, bytes: usize, gone: (usize, usize)) -> bool {
+        let (most, most_bytes) = self.limits.of(lane);
+        self.lanes[lane].len() + 1 > most + gone.0 || self.bytes[lane] + bytes > most_bytes + gone.1
+    }
+
+    /// Which action makes room for one of this lane, rank and name; nothing if it is this one that has to go.
+    fn yielding(&self, lane: usize, rank: Rank, name: &RescueName) -> Option<Place> {
+        if lane == RESCUES {
+            let wanted = |name: &RescueName| self.wanted.values().any(|names| names.contains(name));
+            if !wanted(name) {
+                return None;
+            }
+            let youngest = self.lanes[RESCUES].iter().rev();
+            return youngest
+                .map(|(place, own)| (*place, (own.action.account, own.action.nonce)))
+                .find(|(_, name)| !wanted(name))
+                .map(|(place, _)| place);
+        }
+        let (last, _) = self.lanes[lane].last_key_value()?;
+        (last.0 > rank).then_some(*last)
+    }
 }
 
 const RESCUES: usize = lane_index(Lane::Rescue);
+const TRADES: usize = lane_index(Lane::Trade);
 
 /// The pool, shared by the submission side and the proposer.
 #[derive(Clone, Default)]
 pub struct Mempool {
     inner: Arc<Mutex<Inner>>,
+    submissions: Submissions,
 }
 
 const fn lane_index(lane: Lane) -> usize {
@@ -118,14 +234,14 @@ const fn lane_index(lane: Lane) -> usize {
     }
 }
 
-const fn lane_limit(lane: Lane) -> usize {
-    match lane {
-        Lane::Rescue => MAX_POOLED_RESCUES,
-        Lane::Trade => MAX_POOLED_TRADES,
-    }
-}
-
 impl Mempool {
+    /// A pool within these limits that tells `submissions` what becomes of actions.
+    pub fn new(limits: PoolLimits, submissions: Submissions) -> Self {
+        let mempool = Self { inner: Arc::default(), submissions };
+        mempool.lock().limits = limits;
+        mempool
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("a thread panicked while it held the mempool")
     }
@@ -146,49 +262,90 @@ impl Mempool {
         signers: Signers,
         is_over: impl Fn(&SignedAction) -> bool,
     ) -> Result<(), SubmitError> {
-        let lane = action.action.lane();
+        self.pool(action, signers, false, is_over)
+    }
+
+    /// The same, saying whether the action was submitted to this validator.
+    pub(crate) fn pool(
+        &self,
+        action: SignedAction,
+        signers: Signers,
+        own: bool,
+        is_over: impl Fn(&SignedAction) -> bool,
+    ) -> Result<(), SubmitError> {
+        let (lane, rank) = (action.action.lane(), Rank::of(&action.action));
+        let index = lane_index(lane);
         let name = (action.account, action.nonce);
+        let bytes = action.encode_size();
         let mut inner = self.lock();
         let same = inner.named.get(&name).copied();
-        let yields = |(other, place): (usize, u64)| {
+        let yields = |(other, place): (usize, Place)| {
             lane == Lane::Rescue
                 && (other != RESCUES
-                    || inner.lanes[RESCUES].get(&place).is_some_and(|own| is_over(&own.action)))
+                    || inner.lanes[RESCUES].get(&place).is_some_and(|held| is_over(&held.action)))
         };
         if same.is_some_and(|same| !yields(same)) {
             return Err(SubmitError::Duplicate);
         }
-        let grows = same.is_none_or(|(other, _)| other != lane_index(lane));
-        if grows && inner.lanes[lane_index(lane)].len() >= lane_limit(lane) {
-            let wanted = |name: &RescueName| inner.wanted.values().any(|names| names.contains(name));
-            let unwanted = || {
-                let youngest = inner.lanes[RESCUES].iter().rev();
-                youngest
-                    .map(|(place, own)| (*place, (own.action.account, own.action.nonce)))
-                    .find(|(_, name)| !wanted(name))
-            };
-            let yielding = (lane == Lane::Rescue && wanted(&name)).then(unwanted).flatten();
-            let Some((place, gone)) = yielding else {
-                return Err(SubmitError::PoolFull { lane });
-            };
-            inner.lanes[RESCUES].remove(&place);
-            inner.named.remove(&gone);
+        let full = Err(SubmitError::PoolFull { lane });
+        if rank == Rank::Withdrawal && inner.withdrawals >= (inner.limits.trades / WITHDRAWALS_OF_POOL).max(1)
+        {
+            return full;
+        }
+        let leaves = same.filter(|(other, _)| *other == index);
+        let gone = leaves
+            .and_then(|(_, place)| inner.lanes[index].get(&place))
+            .map_or((0, 0), |held| (1, held.bytes));
+        let mut shed = Vec::new();
+        if inner.is_full(index, bytes, gone) {
+            // One for one: whatever is larger than what it takes the place of waits for its sender to try again.
+            let Some(place) = inner.yielding(index, rank, &name) else { return full };
+            let held = inner.lanes[index].get(&place).map_or(0, |held| held.bytes);
+            if inner.is_full(index, bytes, (gone.0 + 1, gone.1 + held)) {
+                return full;
+            }
+            shed.extend(inner.take(index, place));
         }
         if let Some((other, place)) = same {
-            inner.lanes[other].remove(&place);
+            shed.extend(inner.take(other, place));
         }
-        let place = inner.next;
+        let place = (rank, inner.next);
         inner.next += 1;
-        inner.named.insert(name, (lane_index(lane), place));
+        inner.named.insert(name, (index, place));
+        inner.bytes[index] += bytes;
+        inner.withdrawals += usize::from(rank == Rank::Withdrawal);
         let settled = action.account.get() < inner.accounts;
-        let pooled = Pooled { action, signers, relayed: false, settled };
-        inner.lanes[lane_index(lane)].insert(place, pooled);
+        inner.lanes[index].insert(place, Pooled { action, signers, bytes, own, relayed: false, settled });
         if lane == Lane::Rescue {
             for waiter in inner.waiters.drain(..) {
                 let _ = waiter.send(());
             }
         }
+        drop(inner);
+        for action in shed {
+            self.submissions.note(&action, State::Shed);
+        }
         Ok(())
+    }
+
+    /// The oldest trades that were submitted here and wait, at most so many: to be sent to leaders to come.
+    pub(crate) fn own_trades(&self, limit: usize) -> Vec<SignedAction> {
+        let inner = self.lock();
+        let own = inner.lanes[TRADES].values().filter(|pooled| pooled.own);
+        own.take(limit).map(|pooled| pooled.action.clone()).collect()
+    }
+
+    /// Whether an action of this name waits.
+    pub(crate) fn waits(&self, name: &(AccountId, Nonce)) -> bool {
+        self.lock().named.contains_key(name)
+    }
+
+    /// Whether an action of the lane, rank and size would be refused for want of room. Cheap, and only a hint.
+    pub(crate) fn has_room(&self, action: &SignedAction, bytes: usize) -> bool {
+        let inner = self.lock();
+        let (lane, rank) = (lane_index(action.action.lane()), Rank::of(&action.action));
+        let name = (action.account, action.nonce);
+        !inner.is_full(lane, bytes, (0, 0)) || inner.yielding(lane, rank, &name).is_some()
     }
 
     /// Resolves when another rescue waits.
@@ -279,13 +436,21 @@ impl Mempool {
         let free = |pooled: &&Pooled| {
             !owed.contains(&(pooled.action.account, pooled.action.nonce)) && pooled.stands(&owner)
         };
-        let others =
-            rescues.values().filter(free).take(reserve).chain(trades.values().filter(free)).take_while(
-                |pooled| {
-                    weight += pooled.action.action.weight();
-                    weight <= limit
-                },
-            );
+        let of =
+            |rank: Rank| trades.range((rank, 0)..=(rank, u64::MAX)).map(|(_, pooled)| pooled).filter(free);
+        let share = (limit.saturating_sub(weight) / WITHDRAWALS_OF_BLOCK).max(1);
+        let others = rescues
+            .values()
+            .filter(free)
+            .take(reserve)
+            .chain(of(Rank::Cancel))
+            .chain(of(Rank::Withdrawal).take(share))
+            .chain(of(Rank::Risk))
+            .chain(of(Rank::Withdrawal).skip(share))
+            .take_while(|pooled| {
+                weight += pooled.action.action.weight();
+                weight <= limit
+            });
         chosen.extend(others.map(|pooled| pooled.action.clone()));
         chosen
     }
@@ -315,8 +480,8 @@ impl Mempool {
     pub fn remove<'a>(&self, names: impl IntoIterator<Item = (&'a AccountId, &'a Nonce)>) {
         let mut inner = self.lock();
         for (account, nonce) in names {
-            if let Some((lane, place)) = inner.named.remove(&(*account, *nonce)) {
-                inner.lanes[lane].remove(&place);
+            if let Some((lane, place)) = inner.named.get(&(*account, *nonce)).copied() {
+                inner.take(lane, place);
             }
         }
     }
@@ -333,8 +498,8 @@ impl Mempool {
             .map(|action| (action.account, action.nonce))
             .collect();
         for name in expired {
-            if let Some((lane, place)) = inner.named.remove(&name) {
-                inner.lanes[lane].remove(&place);
+            if let Some((lane, place)) = inner.named.get(&name).copied() {
+                inner.take(lane, place);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The observer: signs what this validator sees, sends it to the next leader, and keeps what others say.
+//! The observer: signs what this validator sees, sends it to the next two leaders, and keeps what others say.
 //!
 //! An observation is signed for view `v` when its author first votes in view `v - 1` or enters `v`,
 //! whichever comes first, so it travels beside the votes and costs no extra hop. While the view does
@@ -22,7 +22,7 @@ use seawall_types::{
     limits::MAX_RESCUES_PER_OBSERVATION,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, UNIX_EPOCH},
 };
@@ -90,6 +90,11 @@ impl Observatory {
         drop(inner);
         // A full queue already wakes the observer, and it reads the view from here.
         let _ = self.wake.try_send(());
+    }
+
+    /// The highest view entered or voted towards.
+    pub fn current(&self) -> u64 {
+        self.lock().current
     }
 
     /// Keeps an observation whose signature has been checked.
@@ -185,7 +190,7 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
         }
     }
 
-    /// Signs the current view's observation and sends it to that view's leader.
+    /// Signs the current view's observation and sends it to that view's leader and the one after it.
     fn speak(&mut self, context: &E, sender: &mut impl Sender<PublicKey = PublicKey>) {
         let view = self.observatory.lock().current;
         if view == 0 {
@@ -211,13 +216,18 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
         };
         observation.signature =
             self.config.identity.sign(Domain::Observation, observation.chain, &observation.message());
-        let leader = self.config.committee.leader(view);
-        if leader == self.config.me {
-            self.observatory.insert(observation);
-            return;
+        let (committee, me) = (&self.config.committee, self.config.me);
+        // The leader after this one cannot use it in a block, but learns what it will have to carry.
+        let leaders = BTreeSet::from([committee.leader(view), committee.leader(view + 1)]);
+        let others = leaders.iter().filter(|leader| **leader != me);
+        let peers: Vec<PublicKey> =
+            others.filter_map(|leader| committee.public_key(*leader).cloned()).collect();
+        if !peers.is_empty() {
+            let _ = sender.send(Recipients::Some(peers), IoBuf::from(observation.encode()), true);
         }
-        let Some(peer) = self.config.committee.public_key(leader) else { return };
-        let _ = sender.send(Recipients::One(peer.clone()), IoBuf::from(observation.encode()), true);
+        if leaders.contains(&me) {
+            self.observatory.insert(observation);
+        }
     }
 
     /// Keeps what a peer says, if it speaks for itself and signed it.

@@ -534,7 +534,7 @@ fn with_a_zone_dead_everywhere_its_inboxes_become_void_and_nothing_else_stops() 
     let fixture = Fixture::new(33, 4, ACCOUNTS);
     let mut validators = Validators::new(&fixture, Path::crash(33));
     validators.trials.extend(trials(0..4, 0, 1_200, What::Kill));
-    validators.trials.extend(trials(0..4, 0, 6_000, What::Revive));
+    validators.trials.extend(trials(0..4, 0, 7_500, What::Revive));
     plan(&validators, 33, 120, 4).build().run().unwrap();
     let chain = check_run(&fixture, &validators.seats);
     let voided: Vec<u64> =
@@ -567,7 +567,8 @@ const SLOWDOWN: u32 = 10;
 
 #[test]
 fn neither_a_dead_zone_nor_one_a_hundred_times_as_slow_changes_finality_or_liquidation() {
-    let fixture = Fixture::new(34, 4, ACCOUNTS);
+    // Room for everybody: whoever waits here waits for a zone.
+    let fixture = Fixture::with_budget(34, 4, ACCOUNTS, 1_000);
     let run = |traffic: bool, what: Option<What>| {
         let mut validators = Validators::new(&fixture, Path::crash(34));
         validators.traffic = traffic;

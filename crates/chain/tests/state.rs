@@ -27,6 +27,7 @@ use seawall_chain::{
     proofs::ParentProofs,
     records::{self as codec, ChainRecord, EntryPage, MAX_RECORD_BYTES, Stored},
     store::{self, Db, Tag},
+    submissions::Submissions,
     timeline::Timeline,
     work::Costs,
     zones::Zones,
@@ -221,6 +222,7 @@ fn judge(
             evidence: Evidence::new(fixture.genesis.committee()),
             policy: BuildPolicy::default(),
             monitor: Arc::new(NoMonitor),
+            submissions: Submissions::default(),
             costs: Costs::none(),
             strategy: Sequential,
         });

@@ -30,9 +30,9 @@ use seawall_chain::{
     crypto::Identity,
     engine::{self, Channel, Config, Timeouts},
     genesis::{Dealt, Genesis, deal_committee},
-    gossip::Submitter,
+    ingress::{QueueLimits, Submitter},
     machine::{Answer, Machine, Settled, Step, World},
-    mempool::Signers,
+    mempool::{PoolLimits, Signers},
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
     timeline::Timeline,
@@ -211,6 +211,11 @@ pub fn oracle_params() -> OracleParams {
 
 impl Fixture {
     pub fn new(seed: u64, validators: u64, accounts: u64) -> Self {
+        Self::with_budget(seed, validators, accounts, 64)
+    }
+
+    /// The same with so many liquidation steps a block.
+    pub fn with_budget(seed: u64, validators: u64, accounts: u64, liquidation_steps: u32) -> Self {
         let runner = deterministic::Runner::seeded(seed);
         runner.start(|mut context| async move {
             let identities = (0..validators).map(|index| Identity::insecure(seed << 8 | index)).collect();
@@ -249,7 +254,7 @@ impl Fixture {
                     chain: CHAIN,
                     issuer: ISSUER,
                     insurance: Atoms(100_000_000_000),
-                    liquidation_steps: 64,
+                    liquidation_steps,
                     max_wait_blocks: 20,
                     markets: (0..MARKETS.len()).map(market_params).collect(),
                 },
@@ -533,6 +538,8 @@ impl EngineDefinition for Validators {
                         seat.finality_ms.push(since.as_millis() as u64);
                     }
                 }),
+                queues: QueueLimits::default(),
+                pools: PoolLimits::default(),
                 costs: if slowdown == 0 { Costs::none() } else { calibrated(slowdown) },
                 enter_zone: Arc::new(|| {}),
                 retained_blocks: None,
