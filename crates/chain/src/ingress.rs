@@ -265,7 +265,8 @@ impl Ingress {
 /// Where users and tools submit to this validator.
 #[derive(Clone)]
 pub struct Submitter {
-    pub(crate) ingress: Ingress,
+    /// Where they arrive.
+    pub ingress: Ingress,
 }
 
 impl Submitter {
@@ -314,8 +315,10 @@ impl Submitter {
 }
 
 /// An action that was pooled and has to be sent on.
-pub(crate) struct Passed {
+pub struct Passed {
+    /// The action.
     pub action: SignedAction,
+    /// Who sent it here.
     pub origin: Origin,
 }
 
@@ -339,7 +342,7 @@ where
 {
     /// Creates the task and where actions arrive for it.
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
+    pub fn new(
         context: E,
         chain: ChainId,
         machine: Machine,

@@ -1,6 +1,8 @@
 //! Execution without consensus: which blocks are valid, how the state walks between forks, how it is stored.
 
 mod common;
+#[path = "state/ingress.rs"]
+mod ingress;
 use common::*;
 
 use commonware_codec::{DecodeExt as _, Encode as _};

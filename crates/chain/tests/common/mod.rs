@@ -35,6 +35,7 @@ use seawall_chain::{
     mempool::{PoolLimits, Signers},
     observer::PriceSource,
     store::{self, StateCommitment, StateKey, StateValue},
+    submissions::State,
     timeline::Timeline,
     work::{Costs, Work},
     zones::{ZoneFault, ZoneStatus},
@@ -312,6 +313,10 @@ pub struct Seat {
     pub finality_ms: Vec<u64>,
     /// Its zones, as they were last.
     pub zones: BTreeMap<u8, ZoneStatus>,
+    /// What it answered about what was submitted to it, in each of its lives: every state, in turn.
+    pub answers: BTreeMap<(u32, Digest), Vec<State>>,
+    /// What waited longest for its checks: rescues, trades.
+    pub queued: (usize, usize),
     last: Option<u64>,
 }
 
@@ -604,7 +609,14 @@ async fn run(
         let life = seat.starts;
         seat.up.push(life);
     }
-    let submitter = validator.submitter.clone();
+    let life = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner).starts;
+    let submitter = Asked { submitter: validator.submitter.clone(), seat: seat.clone(), life };
+    let asking = async {
+        loop {
+            context.sleep(Duration::from_millis(20)).await;
+            submitter.ask();
+        }
+    };
     trials.sort_by_key(|trial| trial.at_ms);
     let zones = async {
         for trial in trials {
@@ -671,6 +683,83 @@ async fn run(
         _ = users => {},
         _ = zones => {},
         _ = submitting => {},
+        _ = asking => {},
+    }
+}
+
+/// Submits, and writes down what it is answered about it later.
+struct Asked {
+    submitter: Submitter,
+    seat: Arc<Mutex<Seat>>,
+    life: u32,
+}
+
+impl Asked {
+    fn submit(&self, action: SignedAction) -> Result<Digest, seawall_chain::mempool::SubmitError> {
+        let id = self.submitter.submit(action)?;
+        let mut seat = self.seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seat.answers.entry((self.life, id)).or_default();
+        let (rescues, trades) = self.submitter.waiting();
+        seat.queued = (seat.queued.0.max(rescues), seat.queued.1.max(trades));
+        Ok(id)
+    }
+
+    fn ask(&self) {
+        let mut seat = self.seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for ((life, id), states) in &mut seat.answers {
+            let last = states.last().copied();
+            if *life == self.life && !last.is_some_and(State::is_answered) {
+                let state = self.submitter.state(id);
+                if last != Some(state) {
+                    states.push(state);
+                }
+            }
+        }
+    }
+}
+
+/// No answer about a submission is contradicted by the chain, and none is owed for long.
+fn check_answers(chain: &BTreeMap<u64, Seen>, seats: &Seats) {
+    let mut carried: BTreeMap<Digest, Vec<(Height, Option<Refusal>)>> = BTreeMap::new();
+    for seen in chain.values() {
+        for (action, answer) in seen.block.body.actions.iter().zip(&seen.answers) {
+            let refusal = match answer {
+                Answer::Done(_) => None,
+                Answer::Refused(refusal) => Some(*refusal),
+            };
+            let id = seawall_chain::mempool::action_digest(action);
+            carried.entry(id).or_default().push((seen.block.header.height, refusal));
+        }
+    }
+    for index in 0..seats.len() {
+        let seat = seat(seats, index);
+        let last = seat.last.unwrap_or(0);
+        for ((life, id), states) in &seat.answers {
+            let blocks = carried.get(id).cloned().unwrap_or_default();
+            for state in states {
+                match state {
+                    State::Final { height, refusal } => {
+                        assert!(
+                            blocks.contains(&(*height, *refusal)),
+                            "validator {index}: {states:?}, chain: {blocks:?}"
+                        );
+                    }
+                    State::Expired => {
+                        assert!(blocks.is_empty(), "validator {index}: {states:?}, chain: {blocks:?}")
+                    }
+                    State::Unknown => panic!("validator {index} has forgotten what it was sent: {states:?}"),
+                    _ => {}
+                }
+            }
+            // A while after its block became final whoever took it says so.
+            let long_final = blocks.iter().any(|(height, _)| height.get() + 20 < last);
+            if *life == seat.starts && seat.up.contains(life) && long_final {
+                assert!(
+                    states.iter().any(|state| matches!(state, State::Final { .. })),
+                    "validator {index}: {states:?}, chain: {blocks:?}"
+                );
+            }
+        }
     }
 }
 
@@ -774,7 +863,7 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
     signed(AccountId(user), nonce, expiry, action)
 }
 
-fn trade(submitter: &Submitter, index: u64, now: u64, height: Height, marks: &[Option<PriceTicks>]) {
+fn trade(submitter: &Asked, index: u64, now: u64, height: Height, marks: &[Option<PriceTicks>]) {
     let salt = mix(now) ^ index;
     let _ = submitter.submit(random_action(salt, height.get(), 150));
     // Two who want the same at the mark.
@@ -955,6 +1044,7 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
             assert_eq!(seen.stale_price_liquidations, 0, "height {height}");
         }
     }
+    check_answers(&chain, seats);
     let mut world = fixture.genesis.world().unwrap();
     let mut parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
     let mut states = BTreeMap::from([(parent, records(&world))]);
