@@ -5,14 +5,18 @@
 //! | `ready` | it runs |
 //! | `final HEX` | an encoded block is final |
 //! | `finality_us N` | a proposal of its own became final so long after its building began |
+//! | `state ID STATE` | what became of a submission: see below |
 //!
 //! | line on standard input | meaning |
 //! | --- | --- |
-//! | `HEX` | an encoded signed action; what is refused is logged, not answered |
+//! | `HEX` | an encoded signed action; there is no answer |
+//! | `submit HEX` | the same; it is answered at once with its id and state |
+//! | `status ID` | what became of a submission: it is answered |
 //! | `zone N kill`, `zone N start`, `zone N slow TIMES` | does that to a zone of this validator, for trials |
 //!
-//! The
-//! validator stops when it is interrupted, or with `--stdio` when standard input ends.
+//! A `STATE` is `received`, `pooled`, `included HEIGHT`, `final HEIGHT`, `final HEIGHT REASON` (a block carries it and refuses
+//! it), `refused REASON`, `shed`, `expired` or `unknown`: see [`submissions`](seawall_chain::submissions). A reason is a
+//! sentence. The validator stops when it is interrupted, or with `--stdio` when standard input ends.
 
 use crate::{
     config_file::ValidatorConfig,
@@ -30,7 +34,9 @@ use seawall_chain::{
     app::{BuildPolicy, Monitor, NoMonitor},
     block::Block,
     machine::Step,
+    mempool::action_digest,
     observer::PriceSource,
+    submissions::State,
     zones::{ZoneFault, Zones},
 };
 use seawall_types::{Digest, MarketId, PriceReport, SignedAction, TimeMs};
@@ -191,22 +197,68 @@ fn listen(running: &Running) {
             trial.inflict(&running.zones, zone);
             continue;
         }
-        let action =
-            from_hex(line.trim()).ok().and_then(|bytes| SignedAction::decode(Bytes::from(bytes)).ok());
-        match action {
-            Some(action) => {
-                if let Err(error) = submitter.submit(action) {
+        match Request::parse(line.trim()) {
+            Some(Request::Tell(action)) => {
+                if let Err(error) = submitter.submit(*action) {
                     tracing::debug!(%error, "an action was not taken");
                 }
             }
-            None => tracing::warn!("a line on standard input is neither an encoded action nor a trial"),
+            Some(Request::Ask(action)) => {
+                let id = action_digest(&action);
+                let state = submitter.submit(*action).map_or(State::Shed, |id| submitter.state(&id));
+                say(&answer(&id, state));
+            }
+            Some(Request::Status(id)) => say(&answer(&id, submitter.state(&id))),
+            None => tracing::warn!("a line on standard input is no action, no question and no trial"),
         }
+    }
+}
+
+/// What a line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    /// Takes an action in.
+    Tell(Box<SignedAction>),
+    /// The same, with an answer.
+    Ask(Box<SignedAction>),
+    /// What became of a submission.
+    Status(Digest),
+}
+
+impl Request {
+    fn parse(line: &str) -> Option<Self> {
+        let action = |hex: &str| {
+            let bytes = from_hex(hex).ok()?;
+            SignedAction::decode(Bytes::from(bytes)).ok().map(Box::new)
+        };
+        match line.split_once(' ') {
+            None => action(line).map(Self::Tell),
+            Some(("submit", hex)) => action(hex).map(Self::Ask),
+            Some(("status", hex)) => {
+                let bytes: [u8; Digest::LEN] = from_hex(hex).ok()?.try_into().ok()?;
+                Some(Self::Status(Digest(bytes)))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+fn answer(id: &Digest, state: State) -> String {
+    let (id, name) = (to_hex(&id.0), state.name());
+    match state {
+        State::Included { height } | State::Final { height, refusal: None } => {
+            format!("state {id} {name} {height}")
+        }
+        State::Final { height, refusal: Some(refusal) } => format!("state {id} {name} {height} {refusal}"),
+        State::Refused(refusal) => format!("state {id} {name} {refusal}"),
+        _ => format!("state {id} {name}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use seawall_types::{AccountId, Action, ChainId, Height, Nonce, Refusal, Signature};
 
     #[test]
     fn a_trial_reads_back_from_its_line_and_nothing_else_does() {
@@ -217,6 +269,38 @@ mod tests {
             ["", "zone", "zone 1", "zone 256 kill", "zone 1 slow", "zone 1 slow -1", "zone 1 stop", "00ff"]
         {
             assert_eq!(ZoneTrial::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_question_reads_back_from_its_line_and_nothing_else_does() {
+        let action = SignedAction {
+            chain: ChainId(1),
+            account: AccountId(2),
+            nonce: Nonce(3),
+            expiry: Height(4),
+            action: Action::ScheduleCancel { at: None },
+            signature: Signature::default(),
+        };
+        let (hex, id) = (to_hex(&action.encode()), action_digest(&action));
+        let parse = |line: &str| Request::parse(line);
+        assert_eq!(parse(&hex), Some(Request::Tell(Box::new(action.clone()))));
+        assert_eq!(parse(&format!("submit {hex}")), Some(Request::Ask(Box::new(action))));
+        assert_eq!(parse(&format!("status {}", to_hex(&id.0))), Some(Request::Status(id)));
+        for line in ["", "submit", "submit 00ff", "status", "status 00", "status zz", &format!("tell {hex}")]
+        {
+            assert_eq!(parse(line), None, "{line}");
+        }
+        let height = Height(9);
+        for (state, want) in [
+            (State::Pooled, "pooled"),
+            (State::Included { height }, "included 9"),
+            (State::Final { height, refusal: None }, "final 9"),
+            (State::Final { height, refusal: Some(Refusal::Expired) }, "final 9 expired"),
+            (State::Refused(Refusal::WrongChain), "refused signed for another chain"),
+            (State::Unknown, "unknown"),
+        ] {
+            assert_eq!(answer(&id, state), format!("state {} {want}", to_hex(&id.0)));
         }
     }
 }
