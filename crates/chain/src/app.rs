@@ -465,7 +465,9 @@ where
                 let owed = inclusion::owed(&world.ledger, parent_digest, height, &observations);
                 let mut actions = self.parts.mempool.candidates(self.parts.policy.max_actions, &owed, owner);
                 let withholds = &self.parts.policy.withholds;
-                actions.retain(|own| !withholds.contains(&own.account) || owed.contains(&(own.account, own.nonce)));
+                actions.retain(|own| {
+                    !withholds.contains(&own.account) || owed.contains(&(own.account, own.nonce))
+                });
                 actions
             });
             let Some(actions) = candidates else { continue };
