@@ -38,6 +38,9 @@ enum Command {
     /// Recorded crashes.
     #[command(subcommand)]
     Replay(Replay),
+    /// Storms: whole validators in simulation, through overload, faults and lies, from a seed.
+    #[command(subcommand)]
+    Storm(seawall_storm::cli::Command),
     /// Measures what Seawall costs: margin checks, sweeps, execution, restarts, finality.
     #[cfg(feature = "bench")]
     #[command(subcommand)]
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             devnet::list_replays();
             Ok(ExitCode::SUCCESS)
         }
+        Command::Storm(command) => return seawall_storm::cli::main(command),
         #[cfg(feature = "bench")]
         Command::Bench(command) => {
             let host = seawall_bench::cli::Host { prefix: &["bench"], validates: true };

@@ -196,10 +196,10 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         }
         #[cfg(feature = "chain")]
         Command::Finality { seconds, actions, seed, output } => {
-            let calibration = crate::calibration::Calibration::committed()?;
+            let calibration = seawall_storm::calibration::Calibration::committed()?;
             let mut reports = Vec::new();
-            for regions in [&crate::topology::FOUR[..], &crate::topology::TEN[..]] {
-                let topology = crate::topology::Topology::aws(regions)?;
+            for regions in [&seawall_storm::topology::FOUR[..], &seawall_storm::topology::TEN[..]] {
+                let topology = seawall_storm::topology::Topology::aws(regions)?;
                 for &actions in &actions {
                     let spec = crate::finality::Spec { seconds, actions, seed };
                     reports.push(crate::finality::run(&topology, &calibration, &spec, &progress)?);

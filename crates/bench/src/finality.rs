@@ -2,17 +2,13 @@
 //!
 //! Whole validators, the ones that run in production, under the deterministic runtime: one in each region, on
 //! links with the real one-way times. The simulated clock stands still while code runs, so what work costs is
-//! charged from the committed [`calibration`](crate::calibration): executing a block where it is built and
+//! charged from the committed [`calibration`](seawall_storm::calibration): executing a block where it is built and
 //! where it is checked, and on every hop what a validator does between a message and its answer.
 //!
 //! Measured is what the bound bounds: from the moment a leader begins to build, to the finality certificate at the
 //! median validator.
 
-use crate::{
-    calibration::Calibration,
-    chain::{Calm, START, genesis},
-    topology::{Topology, median},
-};
+use crate::chain::{Calm, START, genesis};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use commonware_p2p::{
     Manager as _,
@@ -33,6 +29,10 @@ use seawall_chain::{
     store,
     timeline::Timeline,
     work::{Costs, Work},
+};
+use seawall_storm::{
+    calibration::Calibration,
+    topology::{Topology, median},
 };
 use serde::Serialize;
 use std::{

@@ -18,9 +18,9 @@
 //! | --- | --- |
 //! | `execution` | execution and state root of a full block over many accounts |
 //! | `orders` | orders through one validator, from their bytes to the state root |
-//! | `finality` | simulated networks against the bound that distance sets (`topology`) |
+//! | `finality` | simulated networks against the bound that distance sets |
 //! | `restart` | memory of a validator with many accounts, and its way back after it was killed |
-//! | `calibration` | what work costs on this machine: what simulations charge |
+//! | `calibration` | what work costs on this machine, for simulations to charge |
 //!
 //! and how:
 //!
@@ -66,4 +66,3 @@ pub mod orders;
 pub mod peers;
 #[cfg(feature = "chain")]
 pub mod restart;
-pub mod topology;

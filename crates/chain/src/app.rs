@@ -58,6 +58,7 @@ use seawall_types::{
     limits::MAX_ACTIONS_PER_BLOCK,
 };
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -77,7 +78,7 @@ impl Monitor for NoMonitor {
 }
 
 /// How a leader builds. Local: no other validator can tell.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BuildPolicy {
     /// Wall time between the building of two blocks on one another, at least.
     pub interval: Duration,
@@ -87,7 +88,7 @@ pub struct BuildPolicy {
     /// it carries in any case.
     pub max_actions: usize,
     /// Whose actions this leader leaves out wherever the rules let it: to show, in the lab, how far that gets it.
-    pub withholds: Option<AccountId>,
+    pub withholds: Arc<BTreeSet<AccountId>>,
 }
 
 impl Default for BuildPolicy {
@@ -96,7 +97,7 @@ impl Default for BuildPolicy {
             interval: Duration::from_millis(100),
             linger: Duration::from_millis(5),
             max_actions: MAX_ACTIONS_PER_BLOCK,
-            withholds: None,
+            withholds: Arc::default(),
         }
     }
 }
@@ -235,9 +236,7 @@ impl<S: Strategy> App<S> {
             if read.is_none() {
                 continue;
             }
-            if let Some(account) = self.parts.policy.withholds {
-                withhold(&mut heard, account, quorum);
-            }
+            withhold(&mut heard, &self.parts.policy.withholds, quorum);
             if heard.len() == self.parts.committee.len() {
                 return heard;
             }
@@ -286,10 +285,13 @@ fn weight(actions: &[SignedAction]) -> u32 {
     count(actions.iter().map(|action| action.action.weight()).sum())
 }
 
-/// Leaves out the observations that list most rescues of an account, as far as a quorum remains.
-fn withhold(heard: &mut Vec<Observation>, account: AccountId, quorum: usize) {
+/// Leaves out the observations that list most rescues of these accounts, as far as a quorum remains.
+fn withhold(heard: &mut Vec<Observation>, accounts: &BTreeSet<AccountId>, quorum: usize) {
+    if accounts.is_empty() {
+        return;
+    }
     let listed = |observation: &Observation| {
-        observation.rescues.iter().filter(|listed| listed.account == account).count()
+        observation.rescues.iter().filter(|listed| accounts.contains(&listed.account)).count()
     };
     heard.sort_by_key(listed);
     while heard.len() > quorum && heard.last().is_some_and(|last| listed(last) > 0) {
@@ -462,11 +464,10 @@ where
                 let owner = |account: AccountId| world.ledger.owner(account).copied();
                 let owed = inclusion::owed(&world.ledger, parent_digest, height, &observations);
                 let mut actions = self.parts.mempool.candidates(self.parts.policy.max_actions, &owed, owner);
-                if let Some(account) = self.parts.policy.withholds {
-                    let withheld =
-                        |own: &SignedAction| own.account == account && !owed.contains(&(account, own.nonce));
-                    actions.retain(|action| !withheld(action));
-                }
+                let withholds = &self.parts.policy.withholds;
+                actions.retain(|own| {
+                    !withholds.contains(&own.account) || owed.contains(&(own.account, own.nonce))
+                });
                 actions
             });
             let Some(actions) = candidates else { continue };

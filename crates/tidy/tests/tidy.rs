@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 /// The floors: a crate may depend on crates of lower floors only, tests included.
-const FLOORS: [(&str, &str, u8); 12] = [
+const FLOORS: [(&str, &str, u8); 13] = [
     ("seawall-types", "crates/types", 0),
     ("seawall-ledger", "crates/ledger", 1),
     ("seawall-market", "crates/market", 1),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, &str, u8); 12] = [
     ("seawall-replay", "crates/replay", 1),
     ("seawall-chain", "crates/chain", 2),
     ("seawall-node", "crates/node", 3),
+    ("seawall-storm", "crates/storm", 3),
     ("seawall-devnet", "crates/devnet", 4),
     ("seawall-bench", "crates/bench", 4),
     ("seawall", "bin/seawall", 5),
@@ -28,11 +29,12 @@ const FLOORS: [(&str, &str, u8); 12] = [
 ];
 
 /// Who may name commonware, and which crates of it. `None` is all of them.
-const COMMONWARE: [(&str, Option<&[&str]>); 6] = [
+const COMMONWARE: [(&str, Option<&[&str]>); 7] = [
     ("seawall-types", Some(&["commonware-codec"])),
     ("seawall-market", Some(&["commonware-codec"])),
     ("seawall-chain", None),
     ("seawall-node", None),
+    ("seawall-storm", None),
     ("seawall-bench", None),
     ("seawall-devnet", Some(&["commonware-codec", "commonware-cryptography", "commonware-utils"])),
 ];

@@ -519,7 +519,7 @@ impl EngineDefinition for Validators {
         let recorder = Recorder { seat: seat.clone(), public: public_key.clone(), monitor };
         let threaded = self.threaded.contains(&index);
         let probed = seat.clone();
-        let withholds = self.withholds.get(&index).copied();
+        let withholds = Arc::new(self.withholds.get(&index).copied().into_iter().collect());
         let slowdown = self.slowdown;
         let config = move || {
             Config {
