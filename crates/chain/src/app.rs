@@ -634,15 +634,9 @@ where
         self.parts.mempool.remove(names);
         self.parts.mempool.expire(block.header.height);
         let step = self.parts.machine.step(digest);
-        if let Some(step) = step.as_deref() {
-            let refusals = step.answers.iter().map(|answer| match answer {
-                Answer::Done(_) => None,
-                Answer::Refused(refusal) => Some(*refusal),
-            });
-            let answered = block.body.actions.iter().zip(refusals);
-            let waits = |name: &_| self.parts.mempool.waits(name);
-            self.parts.submissions.finalized(block.header.height, answered, waits);
-        }
+        // Of a block whose step is gone nobody knows what it did.
+        let done = step.clone();
+        let answers = done.as_deref().map_or(&[][..], |step| &step.answers);
         // While the machine can still stand here: zones that start are built from this state.
         let read = |read: &mut dyn FnMut(&World)| self.parts.machine.read_at(digest, read).is_some();
         self.parts.zones.finalized(block, step.as_deref(), read);
@@ -651,6 +645,16 @@ where
             self.parts.monitor.finalized(block, digest, &step);
         }
         self.parts.machine.finalize(digest, block.header.height);
+        // From here on the machine stands above this block, and so does every check: an action that comes to the book after
+        // it is not found open where this block has carried it.
+        let (known, unknown) = block.body.actions.split_at(answers.len());
+        let refusals = answers.iter().map(|answer| match answer {
+            Answer::Done(_) => None,
+            Answer::Refused(refusal) => Some(*refusal),
+        });
+        let waits = |name: &_| self.parts.mempool.waits(name);
+        self.parts.submissions.forget(unknown);
+        self.parts.submissions.finalized(block.header.height, known.iter().zip(refusals), waits);
         // The machine stands above this block now, so whatever account it has that the block has is the same one.
         if let Some(accounts) = accounts {
             self.parts.machine.read(|world| {

@@ -13,9 +13,11 @@
 //!
 //! One task empties the queues, rescues first. It looks at what is cheap before any signature (chain, expiry, nonce,
 //! margin), and then at all signatures of a batch together, which halves their cost. A rescue that arrives waits for the batch
-//! that is under way and for nothing else; so batches of trades are small, while those of rescues may be large. If a
-//! batch fails it is halved until every bad signature is found. Each counts against whoever sent it: after
-//! [`MAX_STRIKES`] nothing more is taken from there until they are forgiven, half of them at a time.
+//! that is under way and for nothing else; so batches of trades are small, while those of rescues may be large. A
+//! batch that fails is halved, and each half is a batch of its own, until every bad signature is found: that takes up to
+//! `1 + log2 n` times as long as a good one, and rescues that come meanwhile are not kept waiting for it. Each bad signature
+//! counts against whoever sent it: after [`MAX_STRIKES`] nothing more is taken from there until they are forgiven, half of
+//! them at a time.
 
 use crate::{
     app::add_actions,
@@ -53,8 +55,8 @@ pub const PEER_SHARE: usize = 2;
 pub const MAX_STRIKES: u32 = 64;
 /// Senders whose bad signatures are remembered. Beyond it the one with the fewest is forgotten.
 const MAX_SUSPECTS: usize = 4_096;
-/// How long to wait for the state of a validator that starts.
-const STARTING: Duration = Duration::from_millis(50);
+/// How long to wait for the state, of a validator that starts or that loads it again.
+const NO_STATE: Duration = Duration::from_millis(50);
 
 /// How much waits for its checks at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +179,7 @@ impl Ingress {
         let (lane, rank) = (action.action.lane(), Rank::of(&action.action));
         let (bytes, name) = (action.encode_size(), (action.account, action.nonce));
         if self.mempool.holds(&action) {
+            self.submissions.note(&action, State::Pooled);
             return true;
         }
         let gone = {
@@ -212,17 +215,12 @@ impl Ingress {
         true
     }
 
-    /// The next batch: rescues if there are any.
-    fn batch(&self) -> Option<(Lane, Vec<Arrived>)> {
+    /// The first actions of a lane.
+    fn batch(&self, lane: Lane, most: usize) -> Vec<Arrived> {
         let mut inner = self.lock();
-        for (lane, most) in [(Lane::Rescue, RESCUE_BATCH), (Lane::Trade, TRADE_BATCH)] {
-            let (queue, ..) = inner.queue(lane);
-            let places: Vec<_> = queue.waiting.keys().take(most).copied().collect();
-            if !places.is_empty() {
-                return Some((lane, places.into_iter().filter_map(|place| queue.take(place)).collect()));
-            }
-        }
-        None
+        let (queue, ..) = inner.queue(lane);
+        let places: Vec<_> = queue.waiting.keys().take(most).copied().collect();
+        places.into_iter().filter_map(|place| queue.take(place)).collect()
     }
 
     fn strike(&self, origin: Origin) {
@@ -331,8 +329,19 @@ pub struct Checker<E, S> {
     wake: mpsc::Receiver<()>,
     /// A queue a lane to whoever relays.
     passed: [mpsc::Sender<Passed>; 2],
+    /// Parts of a batch of each lane that has failed or was not finished, last first: no more than one batch together.
+    parts: [Vec<Vec<Arrived>>; 2],
     costs: Costs,
     strategy: S,
+}
+
+/// What was found of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    /// So many signatures were looked at.
+    Signatures(u32),
+    /// There is no state to check anything against.
+    NoState,
 }
 
 impl<E, S> Checker<E, S>
@@ -357,7 +366,8 @@ where
         let inner = Arc::new(Mutex::new(Inner { limits, ..Inner::default() }));
         let ingress = Ingress { inner, wake: sender, mempool, submissions };
         let submitter = Submitter { ingress: ingress.clone() };
-        (Self { context, chain, machine, ingress, wake, passed, costs, strategy }, submitter)
+        let parts = [Vec::new(), Vec::new()];
+        (Self { context, chain, machine, ingress, wake, passed, parts, costs, strategy }, submitter)
     }
 
     /// Spawns the task on a thread of its own: what it computes must not keep the executor from consensus.
@@ -367,15 +377,16 @@ where
     }
 
     async fn run(mut self, mut context: E) {
-        while self.machine.read(|_| ()).is_none() {
-            context.sleep(STARTING).await;
-        }
         loop {
-            while let Some((lane, batch)) = self.ingress.batch() {
-                let signatures = self.check(&mut context, batch);
-                self.costs.spend(&context, Work::Ingress { lane, signatures }).await;
-                // A thread of its own yields to nobody, but a simulation has one for all.
-                context.sleep(Duration::ZERO).await;
+            while let Some((lane, batch)) = self.next() {
+                match self.check(&mut context, lane, batch) {
+                    Checked::Signatures(signatures) => {
+                        self.costs.spend(&context, Work::Ingress { lane, signatures }).await;
+                        // A thread of its own yields to nobody, but a simulation has one for all.
+                        context.sleep(Duration::ZERO).await;
+                    }
+                    Checked::NoState => context.sleep(NO_STATE).await,
+                }
             }
             if self.wake.recv().await.is_none() {
                 return;
@@ -383,12 +394,22 @@ where
         }
     }
 
-    /// Checks a batch and pools what is good. Returns how many signatures it looked at.
-    fn check(&self, rng: &mut impl CryptoRng, batch: Vec<Arrived>) -> u32 {
+    /// The next batch: rescues if there are any, and in each lane what is left of a batch before another one.
+    fn next(&mut self) -> Option<(Lane, Vec<Arrived>)> {
+        [(Lane::Rescue, RESCUE_BATCH), (Lane::Trade, TRADE_BATCH)].into_iter().find_map(|(lane, most)| {
+            let part = self.parts[lane as usize].pop();
+            let batch = part.unwrap_or_else(|| self.ingress.batch(lane, most));
+            (!batch.is_empty()).then_some((lane, batch))
+        })
+    }
+
+    /// Checks a batch and pools what is good. If a signature is bad, its halves are batches to come.
+    fn check(&mut self, rng: &mut impl CryptoRng, lane: Lane, batch: Vec<Arrived>) -> Checked {
         let mut good: Vec<(Arrived, Signers)> = Vec::with_capacity(batch.len());
         let mut refused = Vec::new();
+        let mut batch = Some(batch);
         self.machine.read(|world| {
-            for arrived in batch {
+            for arrived in batch.take().into_iter().flatten() {
                 // Nobody's signature is checked for a place that there is not.
                 if !self.ingress.mempool.has_room(&arrived.action, arrived.bytes) {
                     self.ingress.submissions.note(&arrived.action, State::Shed);
@@ -400,27 +421,43 @@ where
                 }
             }
         });
+        if let Some(batch) = batch {
+            self.parts[lane as usize].push(batch);
+            return Checked::NoState;
+        }
         // Outside the machine's lock: blocks are built and checked under it.
-        let mut looked = 0;
-        let mut bad = Vec::new();
-        self.split(rng, good, &mut looked, &mut bad);
-        let good = std::mem::take(&mut bad);
+        let (looked, is_good) = self.verify(rng, &good);
+        if !is_good {
+            let mut own: Vec<Arrived> = good.drain(..).map(|(arrived, _)| arrived).collect();
+            if own.len() == 1 {
+                refused.extend(own.into_iter().map(|arrived| (arrived, Refusal::BadSignature)));
+            } else {
+                let rest = own.split_off(own.len() / 2);
+                self.parts[lane as usize].extend([rest, own]);
+            }
+        }
+        let mut good = Some(good);
         let mut passed = Vec::new();
         self.machine.read(|world| {
-            for (arrived, signers, is_good) in good {
-                if !is_good {
-                    refused.push((arrived, Refusal::BadSignature));
-                    continue;
-                }
+            for (arrived, signers) in good.take().into_iter().flatten() {
                 // Another fork may be under it by now, where the account is another's.
                 if world.ledger.owner(arrived.action.account) != Some(&signers.account) {
                     refused.push((arrived, Refusal::UnknownAccount));
                     continue;
                 }
+                // What the book learns now must not be final already.
+                if let Err(refusal) = is_open(&world.ledger, &arrived.action) {
+                    refused.push((arrived, refusal));
+                    continue;
+                }
                 let is_over = |held: &SignedAction| is_open(&world.ledger, held).is_err();
                 let own = matches!(arrived.origin, Origin::Connection(_));
                 // Before it is pooled: from then on a block may have it.
-                self.ingress.submissions.note(&arrived.action, State::Pooled);
+                if own {
+                    self.ingress.submissions.note(&arrived.action, State::Pooled);
+                } else {
+                    self.ingress.submissions.learn(&arrived.action);
+                }
                 match self.ingress.mempool.pool(arrived.action.clone(), signers, own, is_over) {
                     Ok(()) => passed.push(Passed { action: arrived.action, origin: arrived.origin }),
                     Err(SubmitError::Duplicate) => {
@@ -432,6 +469,10 @@ where
                 }
             }
         });
+        if let Some(good) = good.filter(|good| !good.is_empty()) {
+            // The state went while the signatures were checked. They are checked again.
+            self.parts[lane as usize].push(good.into_iter().map(|(arrived, _)| arrived).collect());
+        }
         for (arrived, refusal) in refused {
             if matches!(refusal, Refusal::BadSignature | Refusal::BadQuoteSignature) {
                 self.ingress.strike(arrived.origin);
@@ -449,39 +490,23 @@ where
                 debug!("relay queue is full; the action waits here until it is sent again");
             }
         }
-        looked
+        Checked::Signatures(looked)
     }
 
-    /// Finds which signatures are good, by halves.
-    fn split(
-        &self,
-        rng: &mut impl CryptoRng,
-        mut own: Vec<(Arrived, Signers)>,
-        looked: &mut u32,
-        found: &mut Vec<(Arrived, Signers, bool)>,
-    ) {
-        if own.is_empty() {
-            return;
-        }
+    /// How many signatures the actions have, and whether all of them are good.
+    fn verify(&self, rng: &mut impl CryptoRng, own: &[(Arrived, Signers)]) -> (u32, bool) {
         let mut batch = Batch::new(self.chain);
         let owner = |signers: &Signers, account: AccountId| {
             let maker = signers.maker.filter(|(maker, _)| *maker == account).map(|(_, key)| key);
             maker.or(Some(signers.account))
         };
         let mut formed = true;
-        for (arrived, signers) in &own {
+        for (arrived, signers) in own {
             let one = std::slice::from_ref(&arrived.action);
             formed &= add_actions(&mut batch, self.chain, one, |account| owner(signers, account)).is_ok();
         }
-        *looked = looked.saturating_add(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-        let good = formed && batch.verify(rng, &self.strategy);
-        if good || own.len() == 1 {
-            found.extend(own.into_iter().map(|(arrived, signers)| (arrived, signers, good)));
-            return;
-        }
-        let rest = own.split_off(own.len() / 2);
-        self.split(rng, own, looked, found);
-        self.split(rng, rest, looked, found);
+        let looked = u32::try_from(batch.len()).expect("a batch has bounds");
+        (looked, formed && batch.verify(rng, &self.strategy))
     }
 }
 

@@ -468,12 +468,15 @@ impl Mempool {
             if !pooled.settled && pooled.action.account.get() < accounts {
                 pooled.settled = pooled.stands(&owner);
                 if !pooled.settled {
-                    gone.push((pooled.action.account, pooled.action.nonce));
+                    gone.push(pooled.action.clone());
                 }
             }
         }
         drop(inner);
-        self.remove(gone.iter().map(|(account, nonce)| (account, nonce)));
+        self.remove(gone.iter().map(|action| (&action.account, &action.nonce)));
+        for action in gone {
+            self.submissions.note(&action, State::Refused(Refusal::UnknownAccount));
+        }
     }
 
     /// Forgets actions that a finalised block answered, or that can never be answered with success.

@@ -6,7 +6,7 @@ use commonware_consensus::Viewable as _;
 use commonware_glue::simulate::action::{Action as Act, Schedule};
 use commonware_runtime::deterministic::{self, PartialWriteMode, WriteConfig};
 use commonware_utils::Probability;
-use seawall_chain::zones::ZoneFault;
+use seawall_chain::{submissions::State, zones::ZoneFault};
 use seawall_ledger::Event;
 use seawall_oracle::OracleEvent;
 use seawall_types::{AccountId, Action, Atoms, Lane, PriceState, Recipient, TimeMs};
@@ -461,6 +461,108 @@ fn a_validator_that_lists_what_cannot_be_carried_stops_nothing() {
         } else {
             let (height, blocks) = found.unwrap_or_else(|| panic!("{submit:?} is in no block"));
             assert!(blocks <= 3, "{blocks} blocks before {height}");
+        }
+    }
+}
+
+// ---- Submissions ----
+
+/// Trades of an account that can always afford them, to one validator.
+fn withdrawals(validator: usize, count: u64, from_ms: u64) -> Vec<Submit> {
+    (0..count)
+        .map(|nonce| {
+            let action = Action::Withdraw { amount: Atoms(1), recipient: Recipient([1; 32]) };
+            let action = signed(ISSUER, 10_000 + nonce, 500, action);
+            Submit { validator, at_ms: from_ms + 173 * nonce, action, forged: false }
+        })
+        .collect()
+}
+
+/// Whom it was submitted to leads every seventh view only.
+#[test]
+fn a_trade_reaches_the_next_leaders_and_waits_for_no_turn_of_its_own_validator() {
+    let fixture = Fixture::new(45, 7, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(45));
+    validators.traffic = false;
+    validators.submits = withdrawals(0, 14, 1_500);
+    plan(&validators, 45, 60, 7).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for submit in &validators.submits {
+        let (height, blocks) = carried(&chain, submit).unwrap_or_else(|| panic!("{submit:?} is in no block"));
+        assert!(blocks <= 3, "{blocks} blocks before {height}");
+    }
+}
+
+/// Two of seven say nothing, so a trade goes to nobody but them now and then. Later leaders get it all the same.
+#[test]
+fn a_trade_that_silent_leaders_were_sent_is_sent_to_others_again() {
+    let fixture = Fixture::new(46, 7, ACCOUNTS);
+    let mut validators = Validators::new(&fixture, Path::crash(46));
+    validators.traffic = false;
+    validators.submits = withdrawals(0, 14, 2_000);
+    let keys = fixture.keys();
+    let schedule =
+        Schedule::new().at(at(1_000), Act::Crash(keys[3].clone())).at(at(1_000), Act::Crash(keys[4].clone()));
+    plan(&validators, 46, 60, 5).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for submit in &validators.submits {
+        let (height, blocks) = carried(&chain, submit).unwrap_or_else(|| panic!("{submit:?} is in no block"));
+        assert!(blocks <= 7, "{blocks} blocks before {height}");
+    }
+}
+
+#[test]
+fn observations_of_all_who_speak_are_in_blocks_although_one_of_the_next_two_leaders_is_silent() {
+    let fixture = Fixture::new(47, 4, ACCOUNTS);
+    let validators = Validators::new(&fixture, Path::crash(47));
+    let silent = 2;
+    let schedule = Schedule::new().at(at(1_000), Act::Crash(fixture.keys()[silent].clone()));
+    plan(&validators, 47, 60, 3).crash(scheduled(schedule)).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    // A quorum of four is three: without one of those who speak there is no block.
+    let late: Vec<&Seen> =
+        chain.iter().filter(|seen| seen.block.header.time.get() > START + u64::from(SPEED) * 1_500).collect();
+    assert!(late.len() > 30, "{} blocks", late.len());
+    for seen in late {
+        let authors: Vec<u16> = seen.block.body.observations.iter().map(|said| said.author.get()).collect();
+        assert_eq!(authors, [0, 1, 3], "height {}", seen.block.header.height);
+        assert_ne!(seen.block.context.leader, fixture.keys()[silent]);
+    }
+}
+
+/// A book is lost with the process. Whoever sends again then what was done long ago is not told that it was not.
+#[test]
+fn what_was_done_before_a_restart_is_not_denied_after_it() {
+    for seed in 0..2 {
+        let fixture = Fixture::new(48, 4, ACCOUNTS);
+        let mut validators = Validators::new(&fixture, Path::crash(48));
+        for nonce in 1..=10 {
+            let action = signed(VICTIM, nonce, 25, Action::ScheduleCancel { at: None });
+            let at_ms = 800 + 61 * nonce;
+            validators.submits.push(Submit { validator: nonce as usize % 4, at_ms, action, forged: false });
+        }
+        let mut schedule = Schedule::new();
+        for (place, key) in (0..).zip(fixture.keys()) {
+            // Once before and once after what was submitted has expired: what is due is submitted again at each start.
+            let first = 1_900 + 53 * seed + 400 * place;
+            schedule = schedule
+                .at(at(first), Act::Crash(key.clone()))
+                .at(at(first + 150), Act::Restart(key.clone()))
+                .at(at(9_000 + 700 * place), Act::Crash(key.clone()))
+                .at(at(9_200 + 700 * place), Act::Restart(key));
+        }
+        plan(&validators, seed, 110, 4).crash(scheduled(schedule)).build().run().unwrap();
+        let chain = check_run(&fixture, &validators.seats);
+        for submit in &validators.submits {
+            let id = seawall_chain::mempool::action_digest(&submit.action);
+            let (height, _) = carried(&chain, submit).unwrap_or_else(|| panic!("{submit:?} is in no block"));
+            assert!(height <= 25);
+            let seat = seat(&validators.seats, submit.validator);
+            let told: Vec<_> = seat.answers.iter().filter(|((_, own), _)| *own == id).collect();
+            assert!(told.len() >= 3, "submitted in each life: {told:?}");
+            for (_, states) in told {
+                assert!(!states.contains(&State::Expired), "block {height} carries it: {states:?}");
+            }
         }
     }
 }

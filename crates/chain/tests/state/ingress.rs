@@ -114,6 +114,29 @@ fn a_flood_of_trades_delays_a_rescue_by_no_more_than_a_batch_of_them() {
     });
 }
 
+/// To find out which signatures of a batch are bad takes many times as long as to find that all are good.
+#[test]
+fn bad_signatures_among_trades_delay_a_rescue_by_no_more_than_a_batch_of_good_ones() {
+    with_ingress(QueueLimits::default(), PoolLimits::default(), |bench| async move {
+        for nonce in 0..4 * TRADE_BATCH as u64 {
+            let mut action = order(1 + nonce % 30, 1_000 + nonce);
+            action.signature.0[5] ^= 1;
+            bench.submitter.submit_from(1 + nonce / 32, action).unwrap();
+        }
+        for nonce in 0..6 {
+            bench.context.sleep(Duration::from_millis(70 + 29 * nonce)).await;
+            let begun = bench.context.current();
+            let id = bench.submitter.submit(rescue(3, nonce)).unwrap();
+            while bench.submitter.state(&id) != State::Pooled {
+                bench.context.sleep(Duration::from_millis(1)).await;
+            }
+            let waited = bench.context.current().duration_since(begun).unwrap();
+            assert!(waited <= Duration::from_millis(TRADE_BATCH as u64 + 2), "{waited:?}");
+        }
+        assert!(bench.submitter.waiting().1 > 0, "the flood is not over");
+    });
+}
+
 #[test]
 fn one_connection_takes_no_place_from_others_and_no_lane_from_the_other() {
     let queues = QueueLimits { rescues: 64, trades: 64, ..QueueLimits::default() };
