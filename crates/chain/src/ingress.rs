@@ -224,6 +224,10 @@ impl Ingress {
     }
 
     fn strike(&self, origin: Origin) {
+        // Many users may be behind the process's own tools, and one of them must not shut the others out.
+        if origin == Origin::Connection(OWN) {
+            return;
+        }
         let mut inner = self.lock();
         *inner.strikes.entry(origin).or_default() += 1;
         if inner.strikes.len() > MAX_SUSPECTS {
