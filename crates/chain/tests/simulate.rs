@@ -541,15 +541,14 @@ fn what_was_done_before_a_restart_is_not_denied_after_it() {
             let at_ms = 800 + 61 * nonce;
             validators.submits.push(Submit { validator: nonce as usize % 4, at_ms, action, forged: false });
         }
+        // Once before and once after what was submitted has expired: what is due is submitted again at each start.
         let mut schedule = Schedule::new();
-        for (place, key) in (0..).zip(fixture.keys()) {
-            // Once before and once after what was submitted has expired: what is due is submitted again at each start.
-            let first = 1_900 + 53 * seed + 400 * place;
-            schedule = schedule
-                .at(at(first), Act::Crash(key.clone()))
-                .at(at(first + 150), Act::Restart(key.clone()))
-                .at(at(9_000 + 700 * place), Act::Crash(key.clone()))
-                .at(at(9_200 + 700 * place), Act::Restart(key));
+        for (begin, apart, pause) in [(1_900 + 53 * seed, 400, 150), (9_000, 700, 200)] {
+            for (place, key) in (0..).zip(fixture.keys()) {
+                let down = begin + apart * place;
+                schedule =
+                    schedule.at(at(down), Act::Crash(key.clone())).at(at(down + pause), Act::Restart(key));
+            }
         }
         plan(&validators, seed, 110, 4).crash(scheduled(schedule)).build().run().unwrap();
         let chain = check_run(&fixture, &validators.seats);

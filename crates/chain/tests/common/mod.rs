@@ -753,7 +753,8 @@ fn check_answers(chain: &BTreeMap<u64, Seen>, seats: &Seats) {
             }
             // A while after its block became final whoever took it says so.
             let long_final = blocks.iter().any(|(height, _)| height.get() + 20 < last);
-            if *life == seat.starts && seat.up.contains(life) && long_final {
+            let taken = states.iter().any(|state| matches!(state, State::Pooled | State::Included { .. }));
+            if *life == seat.starts && seat.up.contains(life) && long_final && taken {
                 assert!(
                     states.iter().any(|state| matches!(state, State::Final { .. })),
                     "validator {index}: {states:?}, chain: {blocks:?}"
