@@ -106,6 +106,9 @@ pub fn genesis(args: GenesisArgs) -> Result<ExitCode> {
     let commitment = genesis_file::commitment(&scenario.genesis)?;
     let path = genesis_file::write(&args.out, &scenario.genesis, &commitment)?;
     println!("{}", path.display());
+    let [now, most] = scenario.genesis.rescue_budgets();
+    println!("rescues: {now}");
+    println!("rescues, worst case: {most}");
     let feeds = assign_feeds(&replay, args.validators, args.seed);
     let mut peers = Vec::new();
     for (index, (identity, _)) in scenario.dealt.members.iter().enumerate() {

@@ -10,12 +10,12 @@ use seawall_chain::{
 };
 use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
-    MarketParams, OrderParams, TierParams,
+    MarketParams, OrderParams, RescueParams, TierParams,
 };
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams};
 use seawall_types::{
     AccountId, Action, Atoms, ChainId, Domain, Health, Height, Lots, MarginMode, MarketId, Nonce,
-    Observation, Ppm, PriceReport, PriceTicks, Signature, SignedAction, TimeMs, ValidatorId,
+    Observation, Ppm, PriceReport, PriceTicks, Signature, SignedAction, TimeMs, ValidatorId, limits,
 };
 
 /// The chain's id.
@@ -134,6 +134,8 @@ pub fn genesis(
             insurance: Atoms(1_000_000_000_000),
             liquidation_steps: 1_000,
             max_wait_blocks: 10,
+            rescues: RescueParams { issuer_tokens: limits::MAX_RESCUE_TOKENS, ..RescueParams::default() }
+                .for_accounts(count),
             markets: (0..MARKETS).map(market).collect(),
         },
         oracle: oracle(),

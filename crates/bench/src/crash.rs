@@ -6,7 +6,7 @@
 
 use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, Ledger, LiquidationParams,
-    MarketParams, TierParams,
+    MarketParams, RescueParams, TierParams,
 };
 use seawall_replay::{
     DEFAULT_REPLAY, Replay,
@@ -90,6 +90,7 @@ pub fn open(accounts: u64, seed: u64) -> (Replay, Ledger) {
         insurance: Atoms(markets.iter().map(|market| market.backstop.initial_fund.0).sum()),
         liquidation_steps: 20_000,
         max_wait_blocks: 10,
+        rescues: RescueParams::default().for_accounts(book.accounts.len() as u64),
         markets,
     };
     let issuer = GenesisAccount { owner: Key([0; 32]), collateral: Atoms::ZERO, positions: Vec::new() };

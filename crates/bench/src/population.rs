@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use seawall_ledger::{
     BackstopParams, BlockDelta, ChainParams, FundingParams, GenesisAccount, GenesisPosition, Ledger,
-    LiquidationParams, MarketParams, NoVenue, OrderParams, SweepReport, TierParams,
+    LiquidationParams, MarketParams, NoVenue, OrderParams, RescueParams, SweepReport, TierParams,
 };
 use seawall_types::{
     AccountId, Atoms, ChainId, Key, Lots, MarginMode, Mark, MarketId, Ppm, PriceState, PriceTicks, TimeMs,
@@ -160,6 +160,7 @@ fn genesis(markets: Vec<MarketParams>, users: Vec<GenesisAccount>) -> Ledger {
         insurance: Atoms(1_000_000_000_000_000),
         liquidation_steps: 100_000,
         max_wait_blocks: 10,
+        rescues: RescueParams::default().for_accounts(users.len() as u64),
         markets,
     };
     let issuer = GenesisAccount { owner: Key([0; 32]), collateral: Atoms::ZERO, positions: Vec::new() };

@@ -12,7 +12,7 @@
 //! 5. each part of an outcome that it settles is attested by `f + 1` of its own observations, and settlement refuses
 //!    none of them;
 //! 6. rescues come before trades and in their order, every signature verifies under the key that the parent's state holds,
-//!    no trade is refused, and a rescue that is refused spends its nonce;
+//!    no trade is refused, every rescue takes a token of its signer, and one that is refused spends its nonce, too;
 //! 7. it carries the rescues that its observations make it owe ([`inclusion`](crate::inclusion));
 //! 8. executed in the order of [`machine`](crate::machine), it yields the state root, operations log,
 //!    outcomes root and exits root of its header.
@@ -462,8 +462,11 @@ where
             self.ready::<E>(parent_digest, &batches).await;
             let candidates = self.parts.machine.read_at(parent_digest, |world| {
                 let owner = |account: AccountId| world.ledger.owner(account).copied();
-                let owed = inclusion::owed(&world.ledger, parent_digest, height, &observations);
-                let mut actions = self.parts.mempool.candidates(self.parts.policy.max_actions, &owed, owner);
+                let tokens = |account| world.ledger.rescue_tokens_at(account, height);
+                let draw = inclusion::draw(parent_digest, parent_proof.as_ref());
+                let owed = inclusion::owed(&world.ledger, draw, height, &observations);
+                let most = self.parts.policy.max_actions;
+                let mut actions = self.parts.mempool.candidates(most, &owed, owner, tokens);
                 let withholds = &self.parts.policy.withholds;
                 actions.retain(|own| {
                     !withholds.contains(&own.account) || owed.contains(&(own.account, own.nonce))
@@ -490,8 +493,9 @@ where
                 return None;
             }
         };
-        // What this state refuses for good is not worth another try; a nonce in flight may come back.
-        let hopeless = left_out.iter().filter(|(_, refusal)| *refusal != Refusal::NonceUsed);
+        // What this state refuses for good is not worth another try; a nonce in flight may come back, and a token comes.
+        let passing = [Refusal::NonceUsed, Refusal::NoRescueTokens];
+        let hopeless = left_out.iter().filter(|(_, refusal)| !passing.contains(refusal));
         self.parts.mempool.remove(hopeless.clone().map(|(action, _)| (&action.account, &action.nonce)));
         for (action, refusal) in hopeless {
             self.parts.submissions.note(action, State::Refused(*refusal));

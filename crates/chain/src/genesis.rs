@@ -14,9 +14,9 @@ use commonware_cryptography::bls12381::{
 };
 use commonware_utils::{N3f1, TryCollect as _, ordered::Set};
 use rand_core::CryptoRng;
-use seawall_ledger::{ChainParams, GenesisAccount, Ledger};
+use seawall_ledger::{ChainParams, GenesisAccount, Ledger, RescueBudget};
 use seawall_oracle::{Oracle, OracleParams};
-use seawall_types::{ChainId, Digest, PriceTicks, TimeMs, limits::MAX_VALIDATORS};
+use seawall_types::{AccountId, ChainId, Digest, PriceTicks, TimeMs, limits::MAX_VALIDATORS};
 use thiserror::Error;
 
 /// What a chain starts from.
@@ -67,6 +67,15 @@ impl Genesis {
     /// The committee.
     pub fn committee(&self) -> Committee {
         Committee::new(self.chain(), self.members.clone(), self.group.clone())
+    }
+
+    /// What rescues can come to at block 0, and where as many accounts carry risk as may.
+    pub fn rescue_budgets(&self) -> [RescueBudget; 2] {
+        let at_risk = (0..)
+            .zip(&self.accounts)
+            .filter(|(id, account)| AccountId(*id) != self.ledger.issuer && !account.positions.is_empty());
+        let rescues = &self.ledger.rescues;
+        [at_risk.count() as u64, rescues.at_risk_max()].map(|at_risk| rescues.budget(at_risk))
     }
 
     /// The state at block 0.

@@ -15,6 +15,7 @@ use crate::{
     committee::Committee,
     inclusion::RescueName,
     ingress::{Ingress, Origin, Passed},
+    machine::Machine,
     mempool::Mempool,
     observer::Observatory,
 };
@@ -94,6 +95,7 @@ pub struct Gossip<E> {
     context: E,
     relay: Relay,
     ingress: Ingress,
+    machine: Machine,
     mempool: Mempool,
     observatory: Observatory,
     rescues: mpsc::Receiver<Passed>,
@@ -106,11 +108,12 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
         context: E,
         relay: Relay,
         ingress: Ingress,
+        machine: Machine,
         mempool: Mempool,
         observatory: Observatory,
         [rescues, trades]: [mpsc::Receiver<Passed>; 2],
     ) -> Self {
-        Self { context, relay, ingress, mempool, observatory, rescues, trades }
+        Self { context, relay, ingress, machine, mempool, observatory, rescues, trades }
     }
 
     /// Spawns the actor on its two channels.
@@ -219,7 +222,12 @@ impl<E: Spawner + Clock + Metrics> Gossip<E> {
         &self,
         waited: &mut BTreeSet<RescueName>,
     ) -> impl Iterator<Item = SignedAction> + use<E> {
-        let waiting = self.mempool.waiting_rescues(MAX_SENT_AGAIN);
+        let waiting = self.machine.read(|world| {
+            let next = world.ledger.globals().height.next();
+            let tokens = |account| world.ledger.rescue_tokens_at(account, next);
+            self.mempool.waiting_rescues(MAX_SENT_AGAIN, tokens)
+        });
+        let waiting = waiting.unwrap_or_default();
         let names = waiting.iter().map(|action| (action.account, action.nonce)).collect();
         let before = std::mem::replace(waited, names);
         waiting.into_iter().filter(move |action| before.contains(&(action.account, action.nonce)))

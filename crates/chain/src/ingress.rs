@@ -419,6 +419,10 @@ where
                     self.ingress.submissions.note(&arrived.action, State::Shed);
                     continue;
                 }
+                if let Some(blocks) = self.lacks_token(&world.ledger, &arrived) {
+                    self.ingress.submissions.note(&arrived.action, State::Rationed { blocks });
+                    continue;
+                }
                 match keys(&world.ledger, self.chain, &arrived) {
                     Ok(signers) => good.push((arrived, signers)),
                     Err(refusal) => refused.push((arrived, refusal)),
@@ -452,6 +456,11 @@ where
                 // What the book learns now must not be final already.
                 if let Err(refusal) = is_open(&world.ledger, &arrived.action) {
                     refused.push((arrived, refusal));
+                    continue;
+                }
+                // Others of its batch may have taken the last ones.
+                if let Some(blocks) = self.lacks_token(&world.ledger, &arrived) {
+                    self.ingress.submissions.note(&arrived.action, State::Rationed { blocks });
                     continue;
                 }
                 let is_over = |held: &SignedAction| is_open(&world.ledger, held).is_err();
@@ -495,6 +504,30 @@ where
             }
         }
         Checked::Signatures(looked)
+    }
+
+    /// In how many blocks a rescue has a token beside those of its signer that wait, if it has none now. What a peer relays
+    /// may wait for tokens to come, as it can have one by the peer's state: as many as the account ever holds at once,
+    /// twice, because those of blocks that are not final here wait too; and whatever is listed.
+    fn lacks_token(&self, ledger: &Ledger, arrived: &Arrived) -> Option<u64> {
+        let Arrived { action, origin, .. } = arrived;
+        let mempool = &self.ingress.mempool;
+        // Of an account that does not exist the refusal says so.
+        if action.action.lane() != Lane::Rescue || ledger.owner(action.account).is_none() {
+            return None;
+        }
+        let (account, next) = (action.account, ledger.globals().height.next());
+        let waiting = mempool.waiting_of(account);
+        let has = match origin {
+            Origin::Connection(_) => waiting < ledger.rescue_tokens_at(account, next),
+            Origin::Peer(_) => {
+                waiting < 2 * ledger.rescue_burst(account) || mempool.is_wanted(&(account, action.nonce))
+            }
+        };
+        if has || mempool.holds(action) {
+            return None;
+        }
+        ledger.blocks_until_tokens(account, next, waiting.saturating_add(1))
     }
 
     /// How many signatures the actions have, and whether all of them are good.

@@ -110,8 +110,8 @@ pub enum Invalid {
 pub enum Answer {
     /// It was applied.
     Done(Receipt),
-    /// It was answered with a refusal: its nonce is spent, nothing else changed. Of a rescue that was owed and whose nonce
-    /// another action of the block made useless, not even that.
+    /// It was answered with a refusal: its nonce and a token are spent, nothing else changed. Of a rescue that was owed and
+    /// whose nonce another action of the block made useless, the token alone.
     Refused(Refusal),
 }
 
@@ -387,6 +387,9 @@ impl World {
         let oracle_before = Arc::new(self.oracle.clone());
         let prices = self.oracle.step(height, time, &reported)?;
 
+        let draw = inclusion::draw(parent, parent_proof.as_ref());
+        let owed = inclusion::owed(&self.ledger, draw, height, &observations);
+
         self.ledger.begin_block(height, time);
         // All of them: at the first block the ledger has none, and it ignores those that did not change.
         let marks: Vec<_> = self.oracle.marks().collect();
@@ -405,7 +408,6 @@ impl World {
         }
         let ledger = &mut self.ledger;
         let outcome = (|| {
-            let owed = inclusion::owed(ledger, parent, height, &observations);
             // A body that could do nothing pays no debt: whoever signed a name twice may have meant the other.
             let open = |action: &&SignedAction| {
                 ledger.check_envelope(action.account, action.nonce, action.expiry).is_ok()
@@ -562,9 +564,11 @@ impl Run {
             };
             let rescue = action.action.lane() == Lane::Rescue;
             // A rescue is answered, with a refusal too, as long as its nonce can be spent, or if the block cannot do
-            // without it.
+            // without it. Either way it takes a token.
             let owed = action.rescue_order().is_some_and(|order| self.paying.contains(&order));
-            let answered = rescue && (ledger.spend_nonce(account, nonce, expiry).is_ok() || owed);
+            let answered = rescue
+                && (ledger.spend_nonce(account, nonce, expiry).is_ok()
+                    || (owed && ledger.spend_token(account).is_ok()));
             let index = self.kept.len();
             if answered {
                 self.answers.push(Answer::Refused(refusal));

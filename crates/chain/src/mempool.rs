@@ -20,7 +20,7 @@
 
 use crate::{
     crypto::{self, sha256_digest},
-    inclusion::{self, RescueName},
+    inclusion::{self, Ration, RescueName},
     submissions::{State, Submissions},
 };
 use commonware_codec::{Encode as _, EncodeSize as _};
@@ -367,10 +367,26 @@ impl Mempool {
         }
     }
 
-    /// The oldest rescues that may be listed, at most so many, by ascending name.
-    pub fn listed(&self, limit: usize) -> Vec<RescueRef> {
+    /// How many rescues of an account wait here.
+    pub fn waiting_of(&self, account: AccountId) -> u32 {
         let inner = self.lock();
-        let ready = inner.lanes[RESCUES].values().filter(|pooled| pooled.relayed && pooled.settled);
+        let own = inner.named.range((account, Nonce(0))..=(account, Nonce(u64::MAX)));
+        own.filter(|(_, (lane, _))| *lane == RESCUES).count() as u32
+    }
+
+    /// Whether another member lists this rescue and it does not wait here.
+    pub fn is_wanted(&self, name: &RescueName) -> bool {
+        self.lock().wanted.values().any(|names| names.contains(name))
+    }
+
+    /// The oldest rescues that may be listed, at most so many, by ascending name. Of an account no more than it has
+    /// `tokens` for: others could not be owed, and would take the places of those that are.
+    pub fn listed(&self, limit: usize, tokens: impl Fn(AccountId) -> u32) -> Vec<RescueRef> {
+        let inner = self.lock();
+        let mut ration = Ration::new(tokens);
+        let ready = inner.lanes[RESCUES]
+            .values()
+            .filter(|pooled| pooled.relayed && pooled.settled && ration.take(pooled.action.account));
         let mut listed: Vec<RescueRef> = ready
             .take(limit)
             .map(|Pooled { action, .. }| RescueRef {
@@ -399,10 +415,14 @@ impl Mempool {
         }
     }
 
-    /// The oldest rescues that are listed, or would be once they are relayed, to be sent once more.
-    pub fn waiting_rescues(&self, limit: usize) -> Vec<SignedAction> {
+    /// The oldest rescues that are listed, or would be once they are relayed, to be sent once more: within the `tokens` of
+    /// each account, as they are listed.
+    pub fn waiting_rescues(&self, limit: usize, tokens: impl Fn(AccountId) -> u32) -> Vec<SignedAction> {
         let inner = self.lock();
-        let settled = inner.lanes[RESCUES].values().filter(|pooled| pooled.settled);
+        let mut ration = Ration::new(tokens);
+        let settled = inner.lanes[RESCUES]
+            .values()
+            .filter(|pooled| pooled.settled && ration.take(pooled.action.account));
         settled.take(limit).map(|pooled| pooled.action.clone()).collect()
     }
 
@@ -417,16 +437,22 @@ impl Mempool {
     }
 
     /// The actions for a block: those that it owes, and the oldest others whose signatures are good under the keys that
-    /// `owner` finds, rescues first and within the lane's reserve, of at most `limit` together by weight. Actions are checked against the newest state,
-    /// which may be on a fork that loses: there an account can be another's, or not exist. Nobody else would notice while
-    /// a block is built, and every block with such an action is invalid.
+    /// `owner` finds, rescues first and within the lane's reserve and what their signers have `tokens` for, of at most
+    /// `limit` together by weight. Actions are checked against the newest state, which may be on a fork that loses: there an
+    /// account can be another's, or not exist. Nobody else would notice while a block is built, and every block with such
+    /// an action is invalid.
     pub fn candidates(
         &self,
         limit: usize,
         owed: &BTreeSet<RescueName>,
         owner: impl Fn(AccountId) -> Option<Key>,
+        tokens: impl Fn(AccountId) -> u32,
     ) -> Vec<SignedAction> {
         let inner = self.lock();
+        let mut ration = Ration::new(tokens);
+        for (account, _) in owed {
+            ration.take(*account);
+        }
         let mut chosen: Vec<SignedAction> =
             owed.iter().filter_map(|name| inner.rescue(name)).map(|pooled| pooled.action.clone()).collect();
         let mut weight: usize = chosen.iter().map(|action| action.action.weight()).sum();
@@ -442,6 +468,7 @@ impl Mempool {
         let others = rescues
             .values()
             .filter(free)
+            .filter(|pooled| ration.take(pooled.action.account))
             .take(reserve)
             .chain(of(Rank::Cancel))
             .chain(of(Rank::Withdrawal).take(share))

@@ -8,6 +8,7 @@ use crate::{
     block::PublicKey,
     committee::Committee,
     crypto::{self, Identity},
+    machine::Machine,
     mempool::Mempool,
     timeline::Timeline,
     zones::Zones,
@@ -55,6 +56,8 @@ pub struct Config {
     pub zones: Zones,
     /// Whose rescues are listed.
     pub mempool: Mempool,
+    /// What the signers of these have tokens for.
+    pub machine: Machine,
     /// How long a view may stand still before its observation is signed again.
     pub retry: Duration,
 }
@@ -201,6 +204,12 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
         // Wall time keeps `seq` growing across restarts without a file of its own.
         self.seq = u64::try_from(micros).unwrap_or(u64::MAX).max(self.seq + 1);
         let time = self.config.timeline.at(wall);
+        let listed = self.config.machine.read(|world| {
+            let ledger = &world.ledger;
+            let next = ledger.globals().height.next();
+            let tokens = |account| ledger.rescue_tokens_at(account, next);
+            self.config.mempool.listed(MAX_RESCUES_PER_OBSERVATION, tokens)
+        });
         let mut observation = Observation {
             chain: self.config.committee.chain(),
             epoch: 0,
@@ -208,7 +217,8 @@ impl<E: Spawner + Clock + Metrics> Observer<E> {
             seq: self.seq,
             time,
             prices: self.source.report(time),
-            rescues: self.config.mempool.listed(MAX_RESCUES_PER_OBSERVATION),
+            // Nothing waits before there is a state.
+            rescues: listed.unwrap_or_default(),
             outcomes: self.config.zones.attested(),
             health: Health::default(),
             author: self.config.me,

@@ -3,6 +3,9 @@
 //! Every number is a varint (zigzag where it can be negative), every list is preceded by its length and
 //! bounded, options by one byte. One record has exactly one encoding, because roots are computed over it.
 //!
+//! The bucket of an account that is not full, and a ration of rescues that is not the default, end their records. Most
+//! accounts have a full bucket, and write nothing for it.
+//!
 //! What an account has reserved is not stored: it follows from orders, positions and marks, and changes for
 //! everybody with orders whenever a mark moves. A ledger that is read back computes it.
 
@@ -13,10 +16,11 @@ use commonware_codec::{
     varint::{SInt, UInt},
 };
 use seawall_ledger::{
-    Account, AccountKind, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position, QuarantineReason,
-    Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
+    Account, AccountKind, Bucket, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
+    QuarantineReason, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     params::{
-        BackstopParams, FundingParams, LiquidationParams, MarketParams, OrderParams, Symbol, TierParams,
+        BackstopParams, FundingParams, LiquidationParams, MarketParams, OrderParams, RescueParams, Symbol,
+        TierParams,
     },
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
@@ -366,6 +370,9 @@ fn put_globals(globals: &Globals, out: &mut Vec<u8>) {
     put_i128(globals.uncovered.get(), out);
     put_u64(globals.accounts, out);
     put_u64(globals.exits, out);
+    if globals.rescues != RescueParams::default() {
+        put_rescues(&globals.rescues, out);
+    }
 }
 
 fn get_globals(buf: &mut impl Buf) -> Result<Globals, CodecError> {
@@ -381,7 +388,36 @@ fn get_globals(buf: &mut impl Buf) -> Result<Globals, CodecError> {
         uncovered: Atoms(get_i128(buf)?),
         accounts: get_u64(buf)?,
         exits: get_u64(buf)?,
+        rescues: if buf.has_remaining() { get_rescues(buf)? } else { RescueParams::default() },
     })
+}
+
+fn put_rescues(rescues: &RescueParams, out: &mut Vec<u8>) {
+    UInt(rescues.base_tokens).write(out);
+    UInt(rescues.pool_tokens).write(out);
+    UInt(rescues.account_tokens).write(out);
+    UInt(rescues.flat_tokens).write(out);
+    UInt(rescues.issuer_tokens).write(out);
+    UInt(rescues.refill_blocks).write(out);
+    UInt(rescues.reserve_blocks).write(out);
+    put_i128(rescues.min_transfer.get(), out);
+}
+
+fn get_rescues(buf: &mut impl Buf) -> Result<RescueParams, CodecError> {
+    let rescues = RescueParams {
+        base_tokens: get_u32(buf)?,
+        pool_tokens: get_u32(buf)?,
+        account_tokens: get_u32(buf)?,
+        flat_tokens: get_u32(buf)?,
+        issuer_tokens: get_u32(buf)?,
+        refill_blocks: get_u32(buf)?,
+        reserve_blocks: get_u32(buf)?,
+        min_transfer: Atoms(get_i128(buf)?),
+    };
+    if rescues == RescueParams::default() {
+        return Err(CodecError::Invalid("Globals", "a ration that goes without saying"));
+    }
+    Ok(rescues)
 }
 
 fn put_params(params: &MarketParams, out: &mut Vec<u8>) {
@@ -564,6 +600,10 @@ fn put_account(account: &Account, out: &mut Vec<u8>) {
         UInt(*leverage).write(out);
     }
     put_option(account.cancel_at.map(TimeMs::get), out);
+    if let Some(Bucket { parts, at }) = account.tokens {
+        UInt(parts).write(out);
+        put_u64(at.get(), out);
+    }
 }
 
 fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
@@ -604,6 +644,11 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
         .map(|_| Ok((MarketId(get_u16(buf)?), get_u32(buf)?)))
         .collect::<Result<_, CodecError>>()?;
     let cancel_at = get_option(buf)?.map(TimeMs);
+    let tokens = if buf.has_remaining() {
+        Some(Bucket { parts: get_u32(buf)?, at: Height(get_u64(buf)?) })
+    } else {
+        None
+    };
     Ok(Account {
         owner,
         kind,
@@ -615,6 +660,7 @@ fn get_account(buf: &mut impl Buf) -> Result<Account, CodecError> {
         breached,
         leverage,
         cancel_at,
+        tokens,
     })
 }
 

@@ -10,6 +10,7 @@
 //! | `Included` | a block that this validator executed carries it; that block may still lose | `Final`, `Pooled`, `Shed`, `Refused` by a final block, `Expired` |
 //! | `Final` | a final block carries it, and says what it did | nothing, but that a later block does what this one refused for want of room for its nonce; `Unknown` |
 //! | `Refused` | this validator would not take it, as things stood; or its nonce is spent, by another action or by itself before the book knew of it | `Received` if it is sent again; `Included`, `Expired`, `Final`, `Unknown` |
+//! | `Rationed` | its signer has no token for one more rescue, and in how many blocks there is one | as `Refused` |
 //! | `Shed` | it waits here no more: there was no room, or the block that carried it lost after it had left the pool | `Received` if it is sent again; `Included`, `Expired`, `Final`, `Unknown` |
 //! | `Expired` | the last height at which a block may carry it is final, and none has | `Unknown` |
 //! | `Unknown` | this book does not have it: it never came here or was turned away at the door, or long ago, or before a restart | anything |
@@ -60,6 +61,11 @@ pub enum State {
     },
     /// This validator refused it.
     Refused(Refusal),
+    /// This validator refused a rescue, because its signer has no token beside those of its that wait.
+    Rationed {
+        /// In how many blocks it has one more, if none is signed meanwhile.
+        blocks: u64,
+    },
     /// There was no room for it.
     Shed,
     /// No block can carry it any more, and none has.
@@ -77,6 +83,7 @@ impl State {
             Self::Included { .. } => "included",
             Self::Final { .. } => "final",
             Self::Refused(_) => "refused",
+            Self::Rationed { .. } => "rationed",
             Self::Shed => "shed",
             Self::Expired => "expired",
             Self::Unknown => "unknown",
@@ -90,7 +97,7 @@ impl State {
 
     /// Whether it waits for nothing here.
     const fn is_over(self) -> bool {
-        self.is_answered() || matches!(self, Self::Refused(_) | Self::Shed)
+        self.is_answered() || matches!(self, Self::Refused(_) | Self::Rationed { .. } | Self::Shed)
     }
 }
 
@@ -238,10 +245,9 @@ impl Submissions {
         let id = action_digest(action);
         let mut inner = self.lock();
         let (place, fresh) = inner.open(id, action);
-        let again = inner
-            .entries
-            .get(&place)
-            .is_some_and(|entry| matches!(entry.state, State::Refused(_) | State::Shed));
+        let again = inner.entries.get(&place).is_some_and(|entry| {
+            matches!(entry.state, State::Refused(_) | State::Rationed { .. } | State::Shed)
+        });
         if again {
             inner.set(place, State::Received);
         }

@@ -7,7 +7,7 @@ use commonware_glue::simulate::action::{Action as Act, Schedule};
 use commonware_runtime::deterministic::{self, PartialWriteMode, WriteConfig};
 use commonware_utils::Probability;
 use seawall_chain::{submissions::State, zones::ZoneFault};
-use seawall_ledger::Event;
+use seawall_ledger::{Event, RescueParams};
 use seawall_oracle::OracleEvent;
 use seawall_types::{AccountId, Action, Atoms, Lane, PriceState, Recipient, TimeMs};
 
@@ -436,6 +436,44 @@ fn after_a_partition_in_which_both_sides_collected_rescues_all_of_them_are_answe
     for one in &validators.submits {
         assert!(carried(&chain, one).is_some(), "{one:?} is in no block");
     }
+}
+
+/// A user tells each member of more rescues than it has tokens for, and one member takes them all. It gets what its tokens
+/// are worth and no more (see [`check_run`]), and nobody else waits for it.
+#[test]
+fn a_user_who_signs_more_rescues_than_it_has_tokens_for_holds_up_nobody_else() {
+    let rescues = RescueParams {
+        base_tokens: 3,
+        pool_tokens: 0,
+        issuer_tokens: 100,
+        refill_blocks: 8,
+        reserve_blocks: 4,
+        ..RescueParams::default()
+    };
+    let fixture = Fixture::rationed(45, 4, ACCOUNTS, rescues);
+    let mut validators = Validators::new(&fixture, Path::crash(45));
+    for nonce in 1..=400 {
+        let one = submit((nonce % 4) as usize, 2_000 + nonce / 8, nonce, Action::ScheduleCancel { at: None });
+        validators.submits.push(Submit { forged: nonce % 4 == 3, ..one });
+    }
+    let neighbours: Vec<Submit> = (0..6)
+        .map(|place| {
+            let switch = Action::ScheduleCancel { at: None };
+            let action = signed(AccountId(20 + place), 7_000, 500, switch);
+            Submit { validator: (place % 3) as usize, at_ms: 2_500 + 700 * place, action, forged: false }
+        })
+        .collect();
+    validators.submits.extend(neighbours.iter().cloned());
+    plan(&validators, 45, 60, 4).build().run().unwrap();
+    let chain = check_run(&fixture, &validators.seats);
+    for one in &neighbours {
+        let (height, blocks) = carried(&chain, one).unwrap_or_else(|| panic!("{one:?} is in no block"));
+        assert!(blocks <= 3, "{blocks} blocks before {height}");
+    }
+    let own = validators.submits.iter().filter(|one| one.action.account == VICTIM);
+    let answered = own.filter(|one| carried(&chain, one).is_some()).count();
+    // Three at once, and three in eight blocks from then on, while it carries risk.
+    assert!((4..=3 + chain.len() * 3 / 8).contains(&answered), "{answered} of 400");
 }
 
 /// What nobody else has, and what no block can carry: others leave the observation out.

@@ -35,8 +35,8 @@ use seawall_chain::{
     zones::Zones,
 };
 use seawall_ledger::{
-    Account, AccountKind, Event, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
-    QuarantineReason, Record, RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,
+    Account, AccountKind, Bucket, Event, Exit, Globals, Market, NonceRun, Nonces, OpenOrder, Position,
+    QuarantineReason, Record, RecordKey, RescueParams, Waiting, ZoneEntry, ZoneInbox, ZoneState,
     params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
 };
 use seawall_oracle::{Head, MarketOracle, ReporterRow};
@@ -206,6 +206,7 @@ fn judge(
                 timeline: Timeline::LIVE,
                 zones: Zones::default(),
                 mempool: Mempool::default(),
+                machine: Machine::empty(),
                 retry: Duration::from_secs(1),
             },
             Arc::new(Silent),
@@ -558,21 +559,22 @@ fn an_action_of_an_account_that_only_another_fork_opened_stays_out_of_the_block(
     pool(&spend);
 
     let none = BTreeSet::new();
-    let candidates = mempool.candidates(100, &none, |account| world.ledger.owner(account).copied());
+    let tokens = |_| u32::MAX;
+    let candidates = mempool.candidates(100, &none, |account| world.ledger.owner(account).copied(), tokens);
     assert_eq!(candidates, std::slice::from_ref(&open));
     assert!(judge(&fixture, candidates, false, |_| {}), "what a leader takes makes a valid block");
     assert!(!judge(&fixture, vec![open.clone(), spend.clone()], false, |_| {}), "both at once never do");
     // If somebody else got the number, the transfer waits in vain; if its signer did, its turn has come.
-    assert_eq!(mempool.candidates(100, &none, |_| Some(owner(AccountId(1)).key())), []);
+    assert_eq!(mempool.candidates(100, &none, |_| Some(owner(AccountId(1)).key()), tokens), []);
     let both = |account| if account == opened { Some(newcomer.key()) } else { Some(owner(ISSUER).key()) };
-    assert_eq!(mempool.candidates(100, &none, both), [open.clone(), spend.clone()]);
+    assert_eq!(mempool.candidates(100, &none, both, tokens), [open.clone(), spend.clone()]);
 
     // Nor is it listed before the account is final, and under its final owner.
     for action in [&open, &spend] {
         mempool.relayed(&(action.account, action.nonce));
     }
     let listed = |mempool: &Mempool| -> Vec<_> {
-        mempool.listed(9).into_iter().map(|listed| (listed.account, listed.nonce)).collect()
+        mempool.listed(9, tokens).into_iter().map(|listed| (listed.account, listed.nonce)).collect()
     };
     assert_eq!(listed(&mempool), [], "nothing is final");
     mempool.settle(opened.get(), both);
@@ -595,7 +597,7 @@ fn nothing_that_a_user_sends_keeps_a_rescue_out_of_the_pool_that_another_member_
     let trade =
         |nonce| signed(user, nonce, 50, Action::Withdraw { amount: Atoms(1), recipient: Recipient([1; 32]) });
     let held = |nonce| -> Vec<_> {
-        let all = mempool.candidates(usize::MAX, &BTreeSet::new(), |_| Some(owner(user).key()));
+        let all = mempool.candidates(usize::MAX, &BTreeSet::new(), |_| Some(owner(user).key()), |_| u32::MAX);
         let of = |action: &SignedAction| (action.action.lane(), action.expiry.get());
         all.iter().filter(|action| action.nonce == Nonce(nonce)).map(of).collect()
     };
@@ -724,33 +726,207 @@ fn rescues_that_are_owed_and_shut_each_other_out_are_both_answered() {
     }
 }
 
+/// What one observation of this member lists.
+fn listing(fixture: &Fixture, rescues: Vec<RescueRef>) -> Observation {
+    Observation { rescues, ..said(fixture, 0, 1, 1, START, 990_000) }
+}
+
+fn listed(account: AccountId, nonce: u64) -> RescueRef {
+    RescueRef { account, nonce: Nonce(nonce), expiry: Height(9), digest: Digest::default() }
+}
+
 #[test]
-fn of_more_than_a_block_owes_the_parent_draws_which() {
+fn of_more_than_a_block_owes_the_nearest_to_a_breach_come_first() {
     let fixture = fixture();
-    let world = fixture.genesis.world().unwrap();
-    let name = |place: u64| RescueRef {
-        account: AccountId(1 + place % 40),
-        nonce: Nonce(place),
-        expiry: Height(9),
-        digest: Digest::default(),
+    let mut world = fixture.genesis.world().unwrap();
+    // Prices, and an account without risk.
+    let brought = Brought {
+        observations: (0..4).map(|author| said(&fixture, author, 1, 1, START + 1_000, 990_000)).collect(),
+        actions: vec![signed(
+            ISSUER,
+            1,
+            9,
+            Action::Open { owner: owner(AccountId(1)).key(), amount: Atoms(5_000_000) },
+        )],
+        ..Brought::default()
     };
+    let flat = AccountId(world.ledger.globals().accounts);
+    world.execute(Digest([9; 32]), Height(1), brought, Purpose::Verify).unwrap();
+    let ledger = &world.ledger;
+    let height = Height(1 << 20);
+    let reference = |account, nonce| RescueRef { expiry: height, ..listed(account, nonce) };
+
     let each = limits::MAX_RESCUES_PER_OBSERVATION as u64;
-    let observers = limits::MAX_OWED_PER_BLOCK as u64 / each + 1;
-    let observations: Vec<_> = (0..observers)
-        .map(|at| {
-            let rescues = (at * each..(at + 1) * each).map(name).collect();
-            Observation { rescues, ..said(&fixture, 0, 1, 1, START, 990_000) }
-        })
-        .collect();
-    let draw = |parent| inclusion::owed(&world.ledger, Digest([parent; 32]), Height(1), &observations);
-    assert_eq!(draw(1).len(), limits::MAX_OWED_PER_BLOCK);
-    assert_eq!(draw(1), draw(1));
-    assert_ne!(draw(1), draw(2), "nobody can stand first in every block");
-    let first = |count: u64| {
-        let some = &observations[..count as usize];
-        inclusion::owed(&world.ledger, Digest([1; 32]), Height(1), some).len() as u64
+    let (issued, of_flat) = (limits::MAX_ISSUER_FIRST as u64 + 88, 90);
+    let mut all: Vec<RescueRef> = (0..issued).map(|nonce| reference(ISSUER, nonce)).collect();
+    all.extend((0..of_flat).map(|nonce| reference(flat, nonce)));
+    for account in 1..=40 {
+        all.extend((0..110).map(|nonce| reference(AccountId(account), nonce)));
+    }
+    let observations: Vec<_> =
+        all.chunks(each as usize).map(|rescues| listing(&fixture, rescues.to_vec())).collect();
+    let pick = |draw| inclusion::owed(ledger, Digest([draw; 32]), height, &observations);
+    let one = pick(1);
+    let count = |owed: &BTreeSet<inclusion::RescueName>, account| {
+        owed.iter().filter(|(own, _)| *own == account).count() as u64
     };
-    assert_eq!((first(1), first(observers - 1)), (each, limits::MAX_OWED_PER_BLOCK as u64));
+    assert_eq!(one.len(), limits::MAX_OWED_PER_BLOCK);
+    assert_eq!(one, pick(1));
+    // The issuer's share, by nonce; none of those without risk, nor of the rest of the issuer's.
+    assert_eq!(count(&one, ISSUER), limits::MAX_ISSUER_FIRST as u64);
+    assert!(one.contains(&(ISSUER, Nonce(limits::MAX_ISSUER_FIRST as u64 - 1))));
+    assert_eq!(count(&one, flat), 0);
+    // By distance, worked out here: equity over maintenance of each compartment, the least of an account.
+    let distance = |account: u64| {
+        let id = AccountId(account);
+        let own = ledger.account(id).unwrap();
+        let of = |compartment| {
+            ledger.health_of(id, compartment).map(|health| (health.equity.get(), health.maintenance.get()))
+        };
+        let cross = of(seawall_ledger::Compartment::Cross);
+        let isolated = own
+            .positions
+            .iter()
+            .filter_map(|position| of(seawall_ledger::Compartment::Isolated(position.market)));
+        let worth = cross.into_iter().chain(isolated).filter(|(_, need)| *need > 0);
+        worth.map(|(equity, need)| equity.max(0) * 1_000 / need).min().unwrap()
+    };
+    let ranked: Vec<(i128, u64)> =
+        (1..=40).map(|account| (distance(account), count(&one, AccountId(account)))).collect();
+    let room = limits::MAX_OWED_PER_BLOCK as u64 - limits::MAX_ISSUER_FIRST as u64;
+    assert_eq!(ranked.iter().map(|(_, taken)| taken).sum::<u64>(), room);
+    let last = ranked.iter().filter(|(_, taken)| *taken > 0).map(|(far, _)| *far).max().unwrap();
+    let first_left = ranked.iter().filter(|(_, taken)| *taken < 110).map(|(far, _)| *far).min().unwrap();
+    assert!(last <= first_left + 1, "nobody comes before somebody nearer: {ranked:?}");
+    assert!(ranked.iter().any(|(far, taken)| *far > last + 100 && *taken == 0), "{ranked:?}");
+    // Among equals the draw decides, and nothing else.
+    let two = pick(2);
+    assert_ne!(one, two, "those at the edge are drawn");
+    for (account, (far, taken)) in (1..).zip(&ranked).filter(|(_, (far, _))| far.abs_diff(last) > 1) {
+        assert_eq!(count(&two, AccountId(account)), *taken, "account {account} at {far}");
+    }
+    // What is left waits in full blocks: the backlog over what a block has room for.
+    let (mut left, mut blocks) = (all.clone(), 0);
+    while !left.is_empty() {
+        let observations: Vec<_> =
+            left.chunks(each as usize).map(|rescues| listing(&fixture, rescues.to_vec())).collect();
+        let owed = inclusion::owed(ledger, Digest([blocks; 32]), height, &observations);
+        assert_eq!(owed.len(), left.len().min(limits::MAX_OWED_PER_BLOCK));
+        left.retain(|listed| !owed.contains(&(listed.account, listed.nonce)));
+        blocks += 1;
+    }
+    assert_eq!(usize::from(blocks), all.len().div_ceil(limits::MAX_OWED_PER_BLOCK));
+}
+
+/// The parent's leader knows what it signs; what the committee signs of its block it does not.
+#[test]
+fn the_draw_is_what_the_committee_signed_of_the_parent_where_a_block_says_so() {
+    let proof = |byte, finalized| ParentProof { finalized, signature: GroupSignature([byte; 48]) };
+    let draw = |parent, proof: Option<ParentProof>| inclusion::draw(Digest([parent; 32]), proof.as_ref());
+    assert_eq!(draw(1, Some(proof(7, false))), draw(2, Some(proof(7, false))));
+    assert_ne!(draw(1, Some(proof(7, false))), draw(1, Some(proof(8, false))));
+    assert_ne!(draw(1, Some(proof(7, false))), draw(1, Some(proof(7, true))));
+    assert_ne!(draw(1, None), draw(2, None));
+}
+
+/// Few tokens: account 1 has three.
+fn rationed() -> Fixture {
+    let rescues = RescueParams {
+        base_tokens: 3,
+        pool_tokens: 0,
+        flat_tokens: 1,
+        issuer_tokens: 100,
+        refill_blocks: 8,
+        reserve_blocks: 4,
+        ..RescueParams::default()
+    };
+    Fixture::rationed(20, 4, 40, rescues)
+}
+
+#[test]
+fn a_block_carries_what_its_observations_list_as_far_as_each_signer_has_tokens() {
+    let fixture = rationed();
+    let switch = |account, nonce| signed(AccountId(account), nonce, 10, Action::ScheduleCancel { at: None });
+    let names =
+        |nonces: &[u64]| -> Vec<_> { nonces.iter().map(|nonce| listed(AccountId(1), *nonce)).collect() };
+    let own = |nonces: &[u64]| -> Vec<_> { nonces.iter().map(|nonce| switch(1, *nonce)).collect() };
+    // With what costs nothing of the envelope but is refused: it takes a token as well.
+    let refused = signed(AccountId(1), 0, 10, Action::Transfer { to: AccountId(2), amount: Atoms(1 << 58) });
+    let cases: Vec<(&str, Vec<RescueRef>, Vec<SignedAction>, bool)> = vec![
+        ("as many as there are tokens", names(&[5, 6, 7]), own(&[5, 6, 7]), true),
+        ("the first by nonce of more", names(&[5, 6, 7, 8, 9]), own(&[5, 6, 7]), true),
+        ("others of more", names(&[5, 6, 7, 8, 9]), own(&[5, 6, 8]), false),
+        ("all of more", names(&[5, 6, 7, 8]), own(&[5, 6, 7, 8]), false),
+        ("more than tokens and not listed", vec![], own(&[5, 6, 7, 8]), false),
+        ("a token taken from one that is owed", names(&[5, 6, 7]), own(&[3, 5, 6, 7]), false),
+        ("one in its place", names(&[5, 6, 7]), own(&[3, 5, 6]), false),
+        (
+            "a refusal that takes a token",
+            names(&[5, 6, 7]),
+            [vec![refused.clone()], own(&[5, 6, 7])].concat(),
+            false,
+        ),
+        ("the same within tokens", names(&[5, 6]), [vec![refused], own(&[5, 6])].concat(), true),
+        (
+            "another signer's have nothing to do with it",
+            names(&[5, 6, 7]),
+            [own(&[5, 6, 7]), vec![switch(2, 1), switch(2, 2), switch(2, 3)]].concat(),
+            true,
+        ),
+    ];
+    for (case, listed, actions, valid) in cases {
+        let signers = fixture.clone();
+        let found = judge(&fixture, actions, true, move |draft| {
+            draft.observations[2].rescues = listed;
+            draft.observations[2] = sign(&signers, draft.observations[2].clone());
+        });
+        assert_eq!(found, valid, "{case}");
+    }
+}
+
+/// A member that lies, or a user that tells each member something else, makes an observation bind no more than the
+/// tokens; and what a leader need not have it need not hold.
+#[test]
+fn a_signer_that_lists_more_than_its_tokens_takes_nobodys_place() {
+    let fixture = rationed();
+    let world = fixture.genesis.world().unwrap();
+    let (user, height) = (AccountId(1), Height(1));
+    let mempool = Mempool::default();
+    let signers = Signers { account: owner(user).key(), maker: None };
+    mempool.settle(50, |account| Some(owner(account).key()));
+    for nonce in 1..=6 {
+        let action = signed(user, nonce, 9, Action::ScheduleCancel { at: None });
+        mempool.insert(action, signers, |_| false).unwrap();
+        mempool.relayed(&(user, Nonce(nonce)));
+    }
+    assert_eq!(mempool.waiting_of(user), 6);
+    let tokens = |account| world.ledger.rescue_tokens_at(account, height);
+    let names: Vec<_> = mempool.listed(99, tokens).into_iter().map(|listed| listed.nonce).collect();
+    assert_eq!(names, [1, 2, 3].map(Nonce), "no more are listed than could be owed");
+    // Those that are owed and others share the tokens.
+    let owed = BTreeSet::from([(user, Nonce(5)), (user, Nonce(6))]);
+    let known = |account: AccountId| world.ledger.owner(account).copied();
+    let chosen: BTreeSet<_> =
+        mempool.candidates(99, &owed, known, tokens).into_iter().map(|own| own.nonce).collect();
+    assert_eq!(chosen, BTreeSet::from([1, 5, 6].map(Nonce)));
+
+    let held = |name: &inclusion::RescueName| (name.1 <= Nonce(6)).then_some(Height(9));
+    let covers = |nonces: &[u64]| {
+        let said = listing(&fixture, nonces.iter().map(|nonce| listed(user, *nonce)).collect());
+        inclusion::covers(&world.ledger, height, &said, held)
+    };
+    assert!(covers(&[4, 5, 6, 7, 8]), "nobody needs the bodies beyond the tokens");
+    assert!(!covers(&[5, 6, 7]), "of those within them everybody does");
+    let owed = |lists: &[&[u64]]| {
+        let said: Vec<_> = lists
+            .iter()
+            .map(|nonces| listing(&fixture, nonces.iter().map(|nonce| listed(user, *nonce)).collect()))
+            .collect();
+        let owed = inclusion::owed(&world.ledger, Digest::default(), height, &said);
+        owed.into_iter().map(|(_, nonce)| nonce.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(owed(&[&[4, 5, 6], &[1, 9]]), [1, 4, 5]);
+    assert_eq!(owed(&[&[9], &[7, 8]]), [7, 8, 9]);
 }
 
 // ---- Walks between forks ----
@@ -1109,9 +1285,11 @@ prop_compose! {
         breached in option::of(any_::height()),
         leverage in vec((any_::market_id(), any::<u32>()), 0..5),
         cancel_at in option::of(any_::time()),
+        tokens in option::of((any::<u32>(), any_::height()).prop_map(|(parts, at)| Bucket { parts, at })),
     ) -> Account {
         Account {
             owner, kind, collateral, reserved: Atoms::ZERO, positions, isolated, nonces, breached, leverage, cancel_at,
+            tokens,
         }
     }
 }
@@ -1124,9 +1302,16 @@ prop_compose! {
         (height, time) in (any_::height(), any_::time()),
         (supply, insurance, uncovered) in (any_::atoms(), any_::atoms(), any_::atoms()),
         (accounts, exits) in (any::<u64>(), any::<u64>()),
+        (tokens, min_transfer) in (any::<[u32; 7]>(), any_::atoms()),
     ) -> Globals {
+        let [base_tokens, pool_tokens, account_tokens, flat_tokens, issuer_tokens, refill_blocks, reserve_blocks] =
+            tokens;
+        let rescues = RescueParams {
+            base_tokens, pool_tokens, account_tokens, flat_tokens, issuer_tokens, refill_blocks, reserve_blocks,
+            min_transfer,
+        };
         Globals {
-            chain, issuer, liquidation_steps, max_wait_blocks, height, time, supply, insurance, uncovered,
+            chain, issuer, liquidation_steps, max_wait_blocks, rescues, height, time, supply, insurance, uncovered,
             accounts, exits,
         }
     }

@@ -777,6 +777,9 @@ pub fn run(
         }
     }
     let genesis = Arc::new(scenario.genesis.clone());
+    let [now, most] = genesis.rescue_budgets();
+    display.note(&format!("rescues: {now}"));
+    display.note(&format!("rescues, worst case: {most}"));
     display.note("hashing the genesis state");
     let commitment = genesis_file::commitment(&genesis)?;
     genesis_file::write(&options.data, &genesis, &commitment)?;

@@ -13,7 +13,7 @@ use seawall_chain::{
 };
 use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
-    MarketParams, OrderParams, TierParams,
+    MarketParams, OrderParams, RescueParams, TierParams,
 };
 use seawall_node::feeds::source_params;
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams, SourceParams};
@@ -220,12 +220,20 @@ pub fn build(replay: &Replay, spec: &Spec) -> Result<Scenario> {
         }));
     }
     let insurance: i128 = markets.iter().map(|market| market.backstop.initial_fund.get()).sum();
+    // Whoever is there may come to carry risk. The issuer stands for a bridge: it books the top-ups of everybody.
+    let rescues = RescueParams {
+        issuer_tokens: limits::MAX_RESCUE_TOKENS,
+        min_transfer: Atoms(ATOMS_PER_USD / 100),
+        ..RescueParams::default()
+    };
+    let rescues = rescues.for_accounts(accounts.len() as u64);
     let ledger = ChainParams {
         chain: spec.chain,
         issuer: ISSUER,
         insurance: Atoms(insurance),
         liquidation_steps: 20_000,
         max_wait_blocks: 10,
+        rescues,
         markets,
     };
     let oracle = OracleParams {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use seawall_types::{
-    AccountId, Action, Atoms, Height, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks, Quote,
-    Refusal, Side, Terms, TimeMs, Trigger, limits,
+    AccountId, Action, Atoms, Height, Lane, Lots, MarginMode, MarketId, Name, Nonce, OrderId, PriceTicks,
+    Quote, Refusal, Side, Terms, TimeMs, Trigger, limits,
 };
 
 use crate::{
@@ -255,6 +255,7 @@ impl Ledger {
                 let FillPlan { filled, taker, maker, quote } = *plan;
                 self.commit(signer, filled.market, taker.0);
                 self.commit(maker.0, filled.market, maker.1);
+                self.note_opened(maker.0);
                 self.account_mut(maker.0).nonces.insert(quote.0, quote.1, height);
                 self.book(filled.market, taker.1);
                 self.book(filled.market, maker.2);
@@ -291,18 +292,35 @@ impl Ledger {
             }
         };
         self.account_mut(signer).nonces.insert(nonce, expiry, height);
+        match action.lane() {
+            Lane::Rescue => self.take_token(signer),
+            Lane::Trade => self.note_opened(signer),
+        }
         Ok(receipt)
     }
 
-    /// Spends the nonce of an action that a block carries although it was refused. Does nothing, and says
-    /// so, if the envelope itself would be refused.
+    /// Spends nonce and token of a rescue that a block carries although it was refused. Does nothing, and says
+    /// so, if the envelope itself would be refused or there is no token.
     ///
     /// # Panics
     /// If no block is in progress.
     pub fn spend_nonce(&mut self, account: AccountId, nonce: Nonce, expiry: Height) -> Result<(), Refusal> {
         self.check_envelope(account, nonce, expiry)?;
-        let height = self.globals.height;
-        self.account_mut(account.0 as u32).nonces.insert(nonce, expiry, height);
+        let (id, height) = (account.0 as u32, self.globals.height);
+        self.require_token(id)?;
+        self.account_mut(id).nonces.insert(nonce, expiry, height);
+        self.take_token(id);
+        Ok(())
+    }
+
+    /// Spends the token alone, of a rescue that a block cannot do without although its nonce cannot be spent.
+    ///
+    /// # Panics
+    /// If no block is in progress.
+    pub fn spend_token(&mut self, account: AccountId) -> Result<(), Refusal> {
+        self.account(account).ok_or(Refusal::UnknownAccount)?;
+        self.require_token(account.0 as u32)?;
+        self.take_token(account.0 as u32);
         Ok(())
     }
 
@@ -328,6 +346,9 @@ impl Ledger {
         action: &Action,
     ) -> Result<Plan, Refusal> {
         self.check_envelope(account, nonce, expiry)?;
+        if action.lane() == Lane::Rescue {
+            self.require_token(account.0 as u32)?;
+        }
         let signer = &self.slots[account.0 as usize].account;
         match action {
             Action::Open { owner, amount: first } => {
@@ -347,6 +368,9 @@ impl Ledger {
             }
             Action::Transfer { to, amount: moved } => {
                 let wanted = amount(*moved)?;
+                if *moved < self.globals.rescues.min_transfer {
+                    return Err(Refusal::BelowTransferMinimum);
+                }
                 if *to == account {
                     return Err(Refusal::SelfDealing);
                 }
@@ -396,6 +420,7 @@ impl Ledger {
             }
             Action::Fill { quote, lots, .. } => self.plan_fill(account, signer, quote, *lots),
             Action::Place(terms) => {
+                self.require_reserve([account.0 as u32])?;
                 self.check_order(account, terms, Placing::Now)?;
                 Ok(Plan::Place(*terms))
             }
@@ -408,6 +433,7 @@ impl Ledger {
             }
             Action::PlaceMany(orders) => {
                 require_some(orders)?;
+                self.require_reserve([account.0 as u32])?;
                 Ok(Plan::PlaceMany(orders.clone()))
             }
             Action::CancelMany(names) => {
@@ -416,6 +442,17 @@ impl Ledger {
             }
             Action::Cancel { market, order } => {
                 let orders = self.plan_cancel(account, *market, *order)?;
+                Ok(Plan::Cancel(*market, *order, orders))
+            }
+            Action::CancelRisk { market, order } => {
+                let orders = self.plan_cancel(account, *market, *order)?;
+                let adds = |id: &OrderId| {
+                    let order = self.book.orders.get_of(account, id);
+                    order.is_some_and(|own| own.waiting.is_none() && !own.terms.closes())
+                };
+                if !orders.iter().all(adds) {
+                    return Err(Refusal::NotAdding);
+                }
                 Ok(Plan::Cancel(*market, *order, orders))
             }
             Action::CancelAll { market, keep_reduce_only } => {
@@ -427,6 +464,7 @@ impl Ledger {
                 Ok(Plan::Modify(*order, terms))
             }
             Action::PlaceTrigger { trigger, terms } => {
+                self.require_reserve([account.0 as u32])?;
                 self.check_trigger(account, trigger, terms)?;
                 Ok(Plan::PlaceTrigger(*trigger, *terms))
             }
@@ -575,6 +613,7 @@ impl Ledger {
         let maker_next = self
             .plan_side(maker_at, maker, quote.market, -signed, unit, maker_fee)
             .map_err(|shortfall| shortfall.unwrap_or(Refusal::CounterpartyMargin))?;
+        self.require_reserve([taker_id.0 as u32, maker_at])?;
         let grown = taker_next.1.longs + maker_next.1.longs;
         let potential = self.book.potential(quote.market);
         if grown > 0 && market.open_interest.0 + grown + potential > params.open_interest_cap.0 {

@@ -15,6 +15,7 @@ use crate::{
     ladder::Event,
     orders::Book,
     params::{ChainParams, ParamsError},
+    rescues,
     state::{
         Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, Record, RecordKey,
         ZoneEntry,
@@ -75,6 +76,16 @@ pub enum GenesisError {
     /// More value than a chain holds.
     #[error("more value than a chain can hold")]
     Supply,
+    /// More accounts have positions than rescues are reserved for.
+    #[error(
+        "{at_risk} accounts have positions, and rescues are reserved for {most}: raise rescues.reserve_blocks"
+    )]
+    RescueReserve {
+        /// That have positions.
+        at_risk: u64,
+        /// That may carry risk.
+        most: u64,
+    },
 }
 
 /// Why records do not make a ledger.
@@ -123,6 +134,9 @@ pub enum AuditError {
     /// What is reserved is not the worst case of the open orders.
     #[error("account {0}: reserved differs from the worst case of its orders")]
     Reserved(AccountId),
+    /// More tokens in an account's bucket than it can hold, or of a block that has not come.
+    #[error("account {0}: tokens for rescues out of range")]
+    Tokens(AccountId),
     /// Derived totals differ from a recount.
     #[error("running totals differ from a recount")]
     Totals,
@@ -133,18 +147,21 @@ pub enum AuditError {
 pub(crate) struct Totals {
     /// Cross and isolated collateral less costs.
     value: i128,
+    /// What all users posted.
+    posted: i128,
     /// Per market: long lots, short lots, sum of `lots x funding entry`.
     markets: Vec<(i64, i64, i128)>,
 }
 
 impl Totals {
     fn new(markets: usize) -> Self {
-        Self { value: 0, markets: vec![(0, 0, 0); markets] }
+        Self { value: 0, posted: 0, markets: vec![(0, 0, 0); markets] }
     }
 
     fn add(&mut self, account: &Account, sign: i64) {
         let signed = i128::from(sign);
         self.value += signed * account.collateral.0;
+        self.posted += signed * rescues::posted(account);
         for position in &account.positions {
             self.value += signed * (position.isolated.0 - position.cost.0);
             let total = &mut self.markets[usize::from(position.market.0)];
@@ -186,8 +203,18 @@ pub(crate) struct Slot {
     pub entries: Vec<Entry>,
     /// Sequence number of the block that last changed it.
     pub stamp: u32,
+    /// Where the journal of that block keeps what it was before.
+    pub place: u32,
     /// Whether it waits in the list of accounts to examine.
     pub dirty: bool,
+    /// Whether it carried risk after the last block.
+    pub at_risk: bool,
+}
+
+impl Slot {
+    fn new(account: Account) -> Self {
+        Self { account, entries: Vec::new(), stamp: 0, place: 0, dirty: false, at_risk: false }
+    }
 }
 
 /// What a block changed.
@@ -238,6 +265,10 @@ struct Journal {
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
     unfilled: BTreeSet<(u32, MarketId)>,
+    /// Rescues of each account that this block carries so far.
+    rescued: BTreeMap<u32, u32>,
+    /// Accounts that carried no risk before this block and opened some.
+    opened: BTreeSet<u32>,
     /// Orders that this block placed to wait for a trigger: no two have one id, however soon they end.
     triggers: u32,
 }
@@ -261,6 +292,8 @@ pub struct Ledger {
     /// Accounts with a scheduled cancel, by its time.
     pub(crate) scheduled: BTreeSet<(TimeMs, u32)>,
     totals: Totals,
+    /// Accounts that carried risk after the last block.
+    pub(crate) at_risk: u64,
     pub(crate) sequence: u32,
     journal: Option<Journal>,
 }
@@ -340,6 +373,7 @@ impl Ledger {
             issuer: params.issuer,
             liquidation_steps: params.liquidation_steps,
             max_wait_blocks: params.max_wait_blocks,
+            rescues: params.rescues,
             height: Height(0),
             time,
             supply: Atoms(supply),
@@ -349,6 +383,10 @@ impl Ledger {
             exits: 0,
         };
         let ledger = Self::assemble(globals, markets, records, Vec::new(), Book::default());
+        let (at_risk, most) = (ledger.at_risk, params.rescues.at_risk_max());
+        if at_risk > most {
+            return Err(GenesisError::RescueReserve { at_risk, most });
+        }
         debug_assert_eq!(ledger.audit(), Ok(()));
         Ok(ledger)
     }
@@ -460,6 +498,7 @@ impl Ledger {
                 return Err(RestoreError::Misplaced(RecordKey::Market(id)));
             }
         }
+        globals.rescues.validate()?;
         if globals.accounts != accounts.len() as u64 {
             return Err(RestoreError::Missing(RecordKey::Account(AccountId(accounts.len() as u64))));
         }
@@ -483,6 +522,7 @@ impl Ledger {
                 || !sound
                 || !leverage
                 || account.positions.len() > limits::MAX_POSITIONS_PER_ACCOUNT
+                || account.tokens.is_some_and(|own| !own.is_sound(&globals.rescues, globals.height))
             {
                 return Err(RestoreError::Account(AccountId(at as u64)));
             }
@@ -521,15 +561,12 @@ impl Ledger {
         let dirty = (0..accounts.len() as u32).collect();
         let scheduled =
             accounts.iter().zip(0..).filter_map(|(own, id)| own.cancel_at.map(|at| (at, id))).collect();
-        Self {
+        let mut ledger = Self {
             globals,
             sheets: markets.iter().map(Sheet::new).collect(),
             index: markets.iter().map(MarketIndex::new).collect(),
             markets,
-            slots: accounts
-                .into_iter()
-                .map(|account| Slot { account, entries: Vec::new(), stamp: 0, dirty: true })
-                .collect(),
+            slots: accounts.into_iter().map(|account| Slot { dirty: true, ..Slot::new(account) }).collect(),
             exits,
             book,
             dirty,
@@ -537,8 +574,71 @@ impl Ledger {
             mode: SweepMode::Indexed,
             scheduled,
             totals,
+            at_risk: 0,
             sequence: 0,
             journal: None,
+        };
+        (0..ledger.slots.len() as u32).for_each(|id| ledger.count_risk(id));
+        ledger
+    }
+
+    /// Counts an account among those that carry risk, or no longer.
+    fn count_risk(&mut self, id: u32) {
+        let carries = self.carries_risk(id);
+        let slot = &mut self.slots[id as usize];
+        if slot.at_risk != carries {
+            slot.at_risk = carries;
+            if carries {
+                self.at_risk += 1;
+            } else {
+                self.at_risk -= 1;
+            }
+        }
+    }
+
+    pub(crate) fn in_block(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// What all users posted, in the state after the last block.
+    pub(crate) fn total_posted(&self) -> i128 {
+        self.totals.posted
+    }
+
+    /// An account as it was before the block in progress; between blocks, as it is. `None` if the block opened it.
+    pub(crate) fn before_block(&self, id: u32) -> Option<&Account> {
+        let slot = &self.slots[id as usize];
+        match &self.journal {
+            Some(journal) if slot.stamp == self.sequence => journal.accounts[slot.place as usize].1.as_ref(),
+            _ => Some(&slot.account),
+        }
+    }
+
+    /// Rescues of an account that the block in progress carries so far.
+    pub(crate) fn rescued_so_far(&self, id: u32) -> u32 {
+        self.journal.as_ref().and_then(|journal| journal.rescued.get(&id).copied()).unwrap_or_default()
+    }
+
+    /// Takes a token for a rescue that the block carries. The caller has asked whether there is one.
+    pub(crate) fn take_token(&mut self, id: u32) {
+        // What is spent is settled with what else changed of the account.
+        self.account_mut(id);
+        *self.journal().rescued.entry(id).or_default() += 1;
+    }
+
+    /// How many accounts opened risk in the block in progress.
+    pub(crate) fn opened_so_far(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.opened.len() as u64)
+    }
+
+    pub(crate) fn opened_in_block(&self, id: u32) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.opened.contains(&id))
+    }
+
+    /// Notes that an account may have opened risk in this block.
+    pub(crate) fn note_opened(&mut self, id: u32) {
+        if !self.slots[id as usize].at_risk && self.carries_risk(id) {
+            self.journal().opened.insert(id);
         }
     }
 
@@ -653,8 +753,18 @@ impl Ledger {
         if let Some(id) = self.orphan() {
             return Err(AuditError::Trigger(id));
         }
-        if self.journal.is_none() && totals != self.totals {
-            return Err(AuditError::Totals);
+        if self.journal.is_none() {
+            let at_risk = (0..self.slots.len() as u32).filter(|id| self.carries_risk(*id));
+            let flags = self.slots.iter().filter(|slot| slot.at_risk).count() as u64;
+            if totals != self.totals || at_risk.count() as u64 != self.at_risk || flags != self.at_risk {
+                return Err(AuditError::Totals);
+            }
+        }
+        let (rescues, height) = (&self.globals.rescues, self.globals.height);
+        for (id, slot) in self.slots.iter().enumerate() {
+            if slot.account.tokens.is_some_and(|bucket| !bucket.is_sound(rescues, height)) {
+                return Err(AuditError::Tokens(AccountId(id as u64)));
+            }
         }
         Ok(())
     }
@@ -682,6 +792,8 @@ impl Ledger {
             entered: BTreeMap::new(),
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
+            rescued: BTreeMap::new(),
+            opened: BTreeSet::new(),
             triggers: 0,
         });
         self.globals.height = height;
@@ -783,6 +895,7 @@ impl Ledger {
         if slot.stamp != self.sequence {
             slot.stamp = self.sequence;
             let journal = self.journal.as_mut().expect("a block is in progress");
+            slot.place = journal.accounts.len() as u32;
             journal.accounts.push((id, Some(slot.account.clone())));
         }
         if !slot.dirty {
@@ -795,8 +908,10 @@ impl Ledger {
     pub(crate) fn open_account(&mut self, account: Account) -> AccountId {
         let id = self.slots.len() as u32;
         let stamp = self.sequence;
-        self.journal().accounts.push((id, None));
-        self.slots.push(Slot { account, entries: Vec::new(), stamp, dirty: true });
+        let journal = self.journal();
+        let place = journal.accounts.len() as u32;
+        journal.accounts.push((id, None));
+        self.slots.push(Slot { stamp, place, dirty: true, ..Slot::new(account) });
         self.dirty.push(id);
         self.globals.accounts += 1;
         AccountId(u64::from(id))
@@ -908,7 +1023,13 @@ impl Ledger {
         }
         let mut accounts = journal.accounts;
         accounts.sort_unstable_by_key(|(id, _)| *id);
+        // All of them by the totals before the block.
+        for (id, before) in &accounts {
+            let spent = journal.rescued.get(id).copied().unwrap_or_default();
+            self.slots[*id as usize].account.tokens = self.settled_bucket(*id, before.as_ref(), spent);
+        }
         for (id, before) in accounts {
+            self.count_risk(id);
             let after = &self.slots[id as usize].account;
             if before.as_ref() == Some(after) {
                 continue;
@@ -945,6 +1066,7 @@ impl Ledger {
         orders.sort_by_key(|(id, _, _)| *id);
         orders.dedup_by_key(|(id, _, _)| *id);
         for (id, account, before) in orders {
+            self.count_risk(account);
             let after = self.book.orders.held(account, id).map(|held| held.order);
             if before != after {
                 let key = RecordKey::Order(id);
@@ -1011,12 +1133,7 @@ impl Ledger {
                 let before = self.slots.get(at).and_then(|slot| slot.account.cancel_at);
                 self.reschedule(id.0 as u32, before, account.cancel_at);
                 if at == self.slots.len() {
-                    self.slots.push(Slot {
-                        account: account.clone(),
-                        entries: Vec::new(),
-                        stamp: 0,
-                        dirty: false,
-                    });
+                    self.slots.push(Slot::new(account.clone()));
                 } else {
                     self.totals.add(&self.slots[at].account, -1);
                     self.slots[at].account = account.clone();
@@ -1027,6 +1144,7 @@ impl Ledger {
                     slot.dirty = true;
                     self.dirty.push(at as u32);
                 }
+                self.count_risk(at as u32);
             }
             (RecordKey::Account(id), None) => {
                 assert!(id.0 as usize + 1 == self.slots.len(), "accounts close in reverse order");
@@ -1034,6 +1152,7 @@ impl Ledger {
                 let slot = self.slots.pop().expect("the account exists");
                 self.reschedule(id.0 as u32, slot.account.cancel_at, None);
                 self.totals.add(&slot.account, -1);
+                self.at_risk -= u64::from(slot.at_risk);
                 if slot.dirty {
                     self.dirty.retain(|&dirty| u64::from(dirty) != id.0);
                 }
@@ -1050,9 +1169,17 @@ impl Ledger {
                 RecordKey::Zone(_) | RecordKey::Inbox(..) | RecordKey::Entry(_) | RecordKey::Order(_),
                 record,
             ) => {
+                let whose = |book: &Book| match key {
+                    RecordKey::Order(id) => book.orders.owner(id),
+                    _ => None,
+                };
                 let Self { book, markets, .. } = self;
+                let before = whose(book);
                 let put = book.put(key, record, |market| markets[usize::from(market.0)].params.orders.zone);
                 assert!(put, "a delta puts records where they belong");
+                if let Some(owner) = before.or(whose(book)) {
+                    self.count_risk(owner);
+                }
             }
             _ => panic!("a delta puts records where they belong"),
         }

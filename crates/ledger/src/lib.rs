@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The caller checks signatures and decides what a block carries; the ledger decides what it does. A
-//! refused action leaves no trace; if a block carries it all the same, `spend_nonce` spends its nonce.
+//! refused action leaves no trace; if a block carries it all the same, `spend_nonce` spends its nonce and token.
 //! [`Ledger::end_block`] returns the [`BlockDelta`] to be written to authenticated storage, and
 //! [`Ledger::revert`] and [`Ledger::reapply`] walk between forks with it.
 //!
@@ -54,6 +54,10 @@
 //! a zone, and does with what comes back: see the `orders` module. Orders that wait for the mark to cross a price: see
 //! the `triggers` module. Dead man's switches: see the `schedule` module.
 //!
+//! # Rescues
+//!
+//! Every rescue that a block carries takes a token of its signer. Who has how many: see the `rescues` module.
+//!
 //! # Leverage
 //!
 //! An account can choose a leverage below a market's maximum. Its initial margin there is the larger of the market's
@@ -91,6 +95,7 @@ mod ledger;
 mod nonces;
 mod open_orders;
 mod orders;
+mod rescues;
 mod schedule;
 mod state;
 mod trade;
@@ -107,8 +112,9 @@ pub use nonces::{NonceRun, Nonces};
 pub use orders::{SettleFault, SettleReport, SettledFill, Statuses, Verdicts};
 pub use params::{
     BackstopParams, ChainParams, FundingParams, LiquidationParams, MarketParams, OrderParams, ParamsError,
-    Symbol, TierParams,
+    RescueParams, Symbol, TierParams,
 };
+pub use rescues::{Bucket, RescueBudget, Urgency};
 pub use state::{
     Account, AccountKind, Compartment, Exit, Globals, Market, OpenOrder, Position, QuarantineReason, Record,
     RecordKey, Waiting, ZoneEntry, ZoneInbox, ZoneState,

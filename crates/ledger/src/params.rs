@@ -212,6 +212,50 @@ pub struct MarketParams {
     pub orders: OrderParams,
 }
 
+/// How rescues are rationed: see the `rescues` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default)
+)]
+pub struct RescueParams {
+    /// Tokens of every account that carries risk, whatever it posted.
+    pub base_tokens: u32,
+    /// Tokens that all users share by what they posted.
+    pub pool_tokens: u32,
+    /// The most of them that one account gets.
+    pub account_tokens: u32,
+    /// Tokens of an account that carries no risk, beside its share.
+    pub flat_tokens: u32,
+    /// Tokens of the issuer, for deposits and new accounts.
+    pub issuer_tokens: u32,
+    /// In how many blocks an empty bucket fills. At least twice the blocks of reserve.
+    pub refill_blocks: u32,
+    /// In how many blocks of reserve all tokens of accounts at risk and of the issuer must fit.
+    pub reserve_blocks: u32,
+    /// The smallest amount that can be transferred.
+    pub min_transfer: Atoms,
+}
+
+impl Default for RescueParams {
+    /// For some 242,000 accounts at risk; [`for_accounts`](Self::for_accounts) fits more. With ten blocks a second all of them
+    /// could act four times in 26 seconds, and their tokens are back after twice that. A chain that rations like this does
+    /// not keep it in its state, so it is never to be changed.
+    fn default() -> Self {
+        Self {
+            base_tokens: 4,
+            pool_tokens: 16 * limits::MAX_OWED_PER_BLOCK as u32,
+            account_tokens: 256,
+            flat_tokens: 1,
+            issuer_tokens: 16_384,
+            refill_blocks: 512,
+            reserve_blocks: 256,
+            min_transfer: Atoms(1),
+        }
+    }
+}
+
 /// What genesis says about the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
@@ -226,6 +270,9 @@ pub struct ChainParams {
     pub liquidation_steps: u32,
     /// Most blocks that a compartment in breach waits for its first step.
     pub max_wait_blocks: u32,
+    /// How rescues are rationed.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub rescues: RescueParams,
     /// Markets, by ascending id.
     pub markets: Vec<MarketParams>,
 }
@@ -295,6 +342,20 @@ pub enum ParamsError {
     /// Zero or above the limit.
     #[error("longest wait out of range")]
     MaxWait,
+    /// No token for an account at risk, without risk or for the issuer, or more than an account can hold.
+    #[error(
+        "rescues: base, flat and issuer tokens must be at least 1, and none of them with the account's share above 65535"
+    )]
+    RescueTokens,
+    /// The bucket fills too fast for the reserve to work off a backlog, or slower than can be counted.
+    #[error("rescues: refill_blocks must be at least twice reserve_blocks, and at most 65535")]
+    RescueRefill,
+    /// The pool and the issuer leave nothing for accounts at risk.
+    #[error("rescues: reserve_blocks must hold pool, issuer and base tokens, 4096 a block")]
+    RescueReserve,
+    /// Zero or too large.
+    #[error("rescues: the smallest transfer must be positive and within the largest amount")]
+    MinTransfer,
 }
 
 impl MarketParams {
@@ -395,6 +456,35 @@ impl MarketParams {
     }
 }
 
+impl RescueParams {
+    /// Checks every condition on them.
+    pub fn validate(&self) -> Result<(), ParamsError> {
+        let holds = |own: u32| {
+            own >= 1
+                && own.checked_add(self.account_tokens).is_some_and(|most| most <= limits::MAX_RESCUE_TOKENS)
+        };
+        if !holds(self.base_tokens)
+            || !holds(self.flat_tokens)
+            || !(1..=limits::MAX_RESCUE_TOKENS).contains(&self.issuer_tokens)
+        {
+            return Err(ParamsError::RescueTokens);
+        }
+        if self.reserve_blocks < 1
+            || self.refill_blocks > limits::MAX_REFILL_BLOCKS
+            || u64::from(self.refill_blocks) < 2 * u64::from(self.reserve_blocks)
+        {
+            return Err(ParamsError::RescueRefill);
+        }
+        if self.at_risk_max() < 1 {
+            return Err(ParamsError::RescueReserve);
+        }
+        if !(1..=limits::MAX_AMOUNT_ATOMS).contains(&self.min_transfer.0) {
+            return Err(ParamsError::MinTransfer);
+        }
+        Ok(())
+    }
+}
+
 impl ChainParams {
     /// Checks every condition on the chain and its markets.
     pub fn validate(&self) -> Result<(), ParamsError> {
@@ -410,6 +500,7 @@ impl ChainParams {
         if !(1..=MAX_WAIT_BLOCKS).contains(&self.max_wait_blocks) {
             return Err(ParamsError::MaxWait);
         }
+        self.rescues.validate()?;
         for (index, market) in self.markets.iter().enumerate() {
             let id = MarketId(index as u16);
             market.validate(id)?;

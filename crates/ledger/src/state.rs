@@ -8,7 +8,12 @@ use seawall_types::{
     OrderId, PriceTicks, Recipient, Reference, Terms, TimeMs, Trigger,
 };
 
-use crate::{kernel, nonces::Nonces, params::MarketParams};
+use crate::{
+    kernel,
+    nonces::Nonces,
+    params::{MarketParams, RescueParams},
+    rescues::Bucket,
+};
 
 /// What an account is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +70,8 @@ pub struct Account {
     pub leverage: Vec<(MarketId, u32)>,
     /// Block time at which all its orders are cancelled.
     pub cancel_at: Option<TimeMs>,
+    /// Tokens for rescues; `None` if the bucket is full.
+    pub tokens: Option<Bucket>,
 }
 
 /// Why a market is out of service.
@@ -106,6 +113,8 @@ pub struct Globals {
     pub liquidation_steps: u32,
     /// Most blocks that a compartment in breach waits.
     pub max_wait_blocks: u32,
+    /// How rescues are rationed.
+    pub rescues: RescueParams,
     /// Height of the last block.
     pub height: Height,
     /// Time of the last block.
@@ -301,6 +310,7 @@ impl Account {
             breached: None,
             leverage: Vec::new(),
             cancel_at: None,
+            tokens: None,
         }
     }
 
@@ -317,12 +327,14 @@ impl Account {
             breached,
             leverage,
             cancel_at,
+            tokens,
         } = self;
         *collateral == other.collateral
             && *positions == other.positions
             && *nonces == other.nonces
             && *breached == other.breached
             && *cancel_at == other.cancel_at
+            && *tokens == other.tokens
             && *isolated == other.isolated
             && *leverage == other.leverage
             && (*owner, *kind) == (other.owner, other.kind)

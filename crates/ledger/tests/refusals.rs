@@ -20,6 +20,14 @@ fn world() -> Ledger {
     for market in &mut params.markets {
         market.funding.interest_ppm = 0;
     }
+    // Enough to fill a window of nonces in one block.
+    params.rescues = RescueParams {
+        pool_tokens: 1 << 20,
+        account_tokens: 4_096,
+        refill_blocks: 1_024,
+        reserve_blocks: 512,
+        ..RescueParams::default()
+    };
     params.markets[0].account_cap = Lots(100);
     params.markets[0].open_interest_cap = Lots(150);
     params.markets[0].backstop.capacity_lots = Lots(100);

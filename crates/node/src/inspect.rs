@@ -373,6 +373,7 @@ const fn kind(action: &Action) -> &'static str {
         Action::PlaceMany(_) => "place many",
         Action::Close(_) => "close",
         Action::Cancel { .. } => "cancel",
+        Action::CancelRisk { .. } => "cancel risk",
         Action::CancelMany(_) => "cancel many",
         Action::CancelAll { .. } => "cancel all",
         Action::Modify { .. } => "modify",

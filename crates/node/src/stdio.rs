@@ -251,6 +251,7 @@ fn answer(id: &Digest, state: State) -> String {
         }
         State::Final { height, refusal: Some(refusal) } => format!("state {id} {name} {height} {refusal}"),
         State::Refused(refusal) => format!("state {id} {name} {refusal}"),
+        State::Rationed { blocks } => format!("state {id} {name} {blocks}"),
         _ => format!("state {id} {name}"),
     }
 }
@@ -298,6 +299,7 @@ mod tests {
             (State::Final { height, refusal: None }, "final 9"),
             (State::Final { height, refusal: Some(Refusal::Expired) }, "final 9 expired"),
             (State::Refused(Refusal::WrongChain), "refused signed for another chain"),
+            (State::Rationed { blocks: 12 }, "rationed 12"),
             (State::Unknown, "unknown"),
         ] {
             assert_eq!(answer(&id, state), format!("state {} {want}", to_hex(&id.0)));

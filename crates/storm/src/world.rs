@@ -15,7 +15,7 @@ use seawall_chain::{
 };
 use seawall_ledger::{
     BackstopParams, ChainParams, FundingParams, GenesisAccount, GenesisPosition, LiquidationParams,
-    MarketParams, OrderParams, TierParams,
+    MarketParams, OrderParams, RescueParams, TierParams,
 };
 use seawall_oracle::{MarketParams as OracleMarket, OracleParams, SourceParams};
 use seawall_replay::{
@@ -369,6 +369,9 @@ impl World {
             accounts.push(owned(1 + book_accounts + trader, TRADER_ATOMS, Vec::new()));
         }
         let insurance: i128 = markets.iter().map(|market| market.backstop.initial_fund.get()).sum();
+        // The issuer stands for a bridge: it books the top-ups of everybody.
+        let rescues = RescueParams { issuer_tokens: limits::MAX_RESCUE_TOKENS, ..RescueParams::default() };
+        let rescues = rescues.for_accounts(accounts.len() as u64);
         let identities = (0..validators as u64)
             .map(|index| Identity::insecure(VALIDATOR_KEYS + (seed % (1 << 20)) * (1 << 33) + index))
             .collect();
@@ -381,6 +384,7 @@ impl World {
                 insurance: Atoms(insurance),
                 liquidation_steps: 20_000,
                 max_wait_blocks: 10,
+                rescues,
                 markets,
             },
             oracle: OracleParams {

@@ -120,6 +120,14 @@ pub enum Action {
         /// Which one.
         order: Name,
     },
+    /// Ends one order that can add risk: the rescue among single cancels. Refused if the order only closes or waits for
+    /// a trigger.
+    CancelRisk {
+        /// Its market.
+        market: MarketId,
+        /// Which one.
+        order: Name,
+    },
     /// Ends orders under one signature, at most [`MAX_ORDERS_PER_ACTION`](crate::limits::MAX_ORDERS_PER_ACTION).
     /// Each is ended or refused by itself, in this order.
     CancelMany(Vec<(MarketId, Name)>),
@@ -234,6 +242,7 @@ impl Action {
                 | Self::PlaceMany(_)
                 | Self::Close(_)
                 | Self::Cancel { .. }
+                | Self::CancelRisk { .. }
                 | Self::CancelMany(_)
                 | Self::CancelAll { .. }
                 | Self::Modify { .. }
@@ -250,6 +259,7 @@ impl Action {
             | Self::Transfer { .. }
             | Self::TopUpIsolated { .. }
             | Self::Close(_)
+            | Self::CancelRisk { .. }
             | Self::CancelAll { .. }
             | Self::ScheduleCancel { .. } => Lane::Rescue,
             Self::ReleaseIsolated { .. }
@@ -274,8 +284,9 @@ impl Action {
             Self::Transfer { .. } => 3,
             Self::TopUpIsolated { .. } => 4,
             Self::CancelAll { .. } => 5,
-            Self::Close(_) => 6,
-            Self::ScheduleCancel { .. } => 7,
+            Self::CancelRisk { .. } => 6,
+            Self::Close(_) => 7,
+            Self::ScheduleCancel { .. } => 8,
             _ => 0,
         }
     }
@@ -304,6 +315,7 @@ impl Action {
             Self::PlaceMany(_) => "place_many",
             Self::Close(_) => "close",
             Self::Cancel { .. } => "cancel",
+            Self::CancelRisk { .. } => "cancel_risk",
             Self::CancelMany(_) => "cancel_many",
             Self::CancelAll { .. } => "cancel_all",
             Self::Modify { .. } => "modify",

@@ -61,6 +61,8 @@
 //! | 15 place trigger | trigger, terms |
 //! | 16 schedule cancel | time: option |
 //! | 17 set leverage | market, leverage: varint <= `MAX_PPM` |
+//! | 18 cancel many | list(`MAX_ORDERS_PER_ACTION`) of (market, name), not empty |
+//! | 19 cancel risk | market, name |
 //! | [`Quote`] | chain, maker, taker, market, side, price (not 0), size, nonce, expiry |
 //! | [`SignedAction`] | chain, account, nonce, expiry, action, signature |
 //! | [`Mark`] | state, last (not 0), updated |
@@ -710,6 +712,7 @@ impl Action {
             | Self::Withdraw { amount, .. } => Amount(*amount).check(),
             Self::SetMarginMode { .. }
             | Self::Cancel { .. }
+            | Self::CancelRisk { .. }
             | Self::CancelAll { .. }
             | Self::ScheduleCancel { .. } => Ok(()),
             Self::PlaceTrigger { trigger, terms } => {
@@ -827,6 +830,11 @@ impl Write for Action {
                 buf.put_u8(18);
                 write_list(orders, buf);
             }
+            Self::CancelRisk { market, order } => {
+                buf.put_u8(19);
+                market.write(buf);
+                order.write(buf);
+            }
         }
     }
 }
@@ -849,7 +857,9 @@ impl EncodeSize for Action {
             Self::Place(terms) | Self::Close(terms) => terms.encode_size(),
             Self::PlaceMany(orders) => list_size(orders),
             Self::CancelMany(orders) => list_size(orders),
-            Self::Cancel { market, order } => market.encode_size() + order.encode_size(),
+            Self::Cancel { market, order } | Self::CancelRisk { market, order } => {
+                market.encode_size() + order.encode_size()
+            }
             Self::CancelAll { market, .. } => market.encode_size() + bool::SIZE,
             Self::Modify { market, order, limit, lots } => {
                 market.encode_size() + order.encode_size() + limit.encode_size() + lots.encode_size()
@@ -913,6 +923,7 @@ impl Read for Action {
                 check_some(&orders)?;
                 Self::CancelMany(orders)
             }
+            19 => Self::CancelRisk { market: MarketId::read(buf)?, order: Name::read(buf)? },
             other => return Err(Error::InvalidEnum(other)),
         })
     }

@@ -43,9 +43,16 @@ pub const MAX_OUTCOMES_PER_BLOCK: usize = 1_024;
 pub const MAX_RECORDS_PER_BLOCK: usize = 1 << 16;
 /// Most rescues listed in an observation.
 pub const MAX_RESCUES_PER_OBSERVATION: usize = 256;
-/// Most rescues that a block has to carry because its observations list them: the reserve of the lane. Of more, the
-/// first ones in an order that the parent's digest draws.
+/// Most rescues that a block has to carry because its observations list them: the reserve of the lane. Of more, those
+/// whose signers are nearest to a breach.
 pub const MAX_OWED_PER_BLOCK: usize = 4_096;
+/// Of more rescues than a block has to carry, how many of the issuer's come before all others: deposits rescue whoever
+/// they are for. The rest of the issuer's come last.
+pub const MAX_ISSUER_FIRST: usize = 512;
+/// Most tokens for rescues that one account can have at a time.
+pub const MAX_RESCUE_TOKENS: u32 = 65_535;
+/// Longest time that an empty bucket of tokens may take to fill, in blocks.
+pub const MAX_REFILL_BLOCKS: u32 = 65_535;
 /// Most zone outcomes listed in an observation.
 pub const MAX_OUTCOMES_PER_OBSERVATION: usize = 64;
 /// Most entries in an inbox. A block carries fewer actions; the rest is room for liquidation closes and for

@@ -27,6 +27,12 @@ pub enum Refusal {
     /// Too many unexpired nonces.
     #[error("too many unexpired nonces; wait until some expire")]
     NonceWindowFull,
+    /// The account has signed as many rescues as it has tokens for.
+    #[error("no token for a rescue: wait for one, or post more margin")]
+    NoRescueTokens,
+    /// The account carries no risk, and blocks have no reserve left to rescue one more that does.
+    #[error("as many accounts carry risk as blocks hold a reserve of rescues for")]
+    RescueReserve,
     /// Only the issuer may do this.
     #[error("only the issuer may do this")]
     NotIssuer,
@@ -39,6 +45,9 @@ pub enum Refusal {
     /// An amount, size or price is beyond its limit.
     #[error("beyond the largest allowed value")]
     TooLarge,
+    /// A transfer of less than the chain's minimum.
+    #[error("below the smallest amount that can be transferred")]
+    BelowTransferMinimum,
     /// The beneficiary does not exist.
     #[error("the beneficiary does not exist")]
     UnknownBeneficiary,
@@ -123,6 +132,9 @@ pub enum Refusal {
     /// The account has no such open order, or it is on its way out.
     #[error("no such open order")]
     UnknownOrder,
+    /// Ending this order cannot lower the account's risk: it only closes, or waits for a trigger.
+    #[error("the order only closes or waits for a trigger: cancel it in the trade lane")]
+    NotAdding,
     /// The position has fewer lots than its reduce-only orders, its other orders and this action would close.
     #[error("the lots are not there to be closed, or reserved by reduce-only orders")]
     ClosingLots,

@@ -194,6 +194,7 @@ pub fn rescue() -> impl Strategy<Value = Action> {
         (proptest::option::of(market_id()), any::<bool>())
             .prop_map(|(market, keep_reduce_only)| Action::CancelAll { market, keep_reduce_only }),
         proptest::option::of(time()).prop_map(|at| Action::ScheduleCancel { at }),
+        (market_id(), name()).prop_map(|(market, order)| Action::CancelRisk { market, order }),
     ]
     .boxed()
 }

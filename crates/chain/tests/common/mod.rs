@@ -41,7 +41,7 @@ use seawall_chain::{
     zones::{ZoneFault, ZoneStatus},
 };
 use seawall_ledger::{
-    ChainParams, Event, GenesisAccount, GenesisPosition, Ledger, OrderParams,
+    AccountKind, ChainParams, Event, GenesisAccount, GenesisPosition, Ledger, OrderParams, RescueParams,
     params::{BackstopParams, FundingParams, LiquidationParams, MarketParams, TierParams},
 };
 use seawall_oracle::{MarketParams as OracleMarket, OracleEvent, OracleParams};
@@ -211,12 +211,35 @@ pub fn oracle_params() -> OracleParams {
 }
 
 impl Fixture {
+    /// With tokens for more rescues than most tests sign.
     pub fn new(seed: u64, validators: u64, accounts: u64) -> Self {
         Self::with_budget(seed, validators, accounts, 64)
     }
 
     /// The same with so many liquidation steps a block.
     pub fn with_budget(seed: u64, validators: u64, accounts: u64, liquidation_steps: u32) -> Self {
+        let rescues = RescueParams {
+            pool_tokens: 1 << 20,
+            account_tokens: 4_096,
+            refill_blocks: 1_024,
+            reserve_blocks: 512,
+            ..RescueParams::default()
+        };
+        Self::made(seed, validators, accounts, liquidation_steps, rescues)
+    }
+
+    /// With rescues rationed like this.
+    pub fn rationed(seed: u64, validators: u64, accounts: u64, rescues: RescueParams) -> Self {
+        Self::made(seed, validators, accounts, 64, rescues)
+    }
+
+    fn made(
+        seed: u64,
+        validators: u64,
+        accounts: u64,
+        liquidation_steps: u32,
+        rescues: RescueParams,
+    ) -> Self {
         let runner = deterministic::Runner::seeded(seed);
         runner.start(|mut context| async move {
             let identities = (0..validators).map(|index| Identity::insecure(seed << 8 | index)).collect();
@@ -257,6 +280,7 @@ impl Fixture {
                     insurance: Atoms(100_000_000_000),
                     liquidation_steps,
                     max_wait_blocks: 20,
+                    rescues,
                     markets: (0..MARKETS.len()).map(market_params).collect(),
                 },
                 oracle: oracle_params(),
@@ -829,6 +853,7 @@ pub fn random_action(salt: u64, height: u64, accounts: u64) -> SignedAction {
         8..=9 => Action::Place(terms(0)),
         10 => Action::PlaceMany((0..1 + draw(16) % 5).map(|which| terms(20 * which)).collect()),
         11 => Action::Close(Terms { reduce_only: true, ..terms(0) }),
+        12 if draw(14) % 4 == 0 => Action::CancelRisk { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
         12 if draw(14) % 2 == 0 => Action::Cancel { market, order: Name::Cloid(Cloid(draw(15) % 6)) },
         12 => Action::CancelMany(
             (0..3).map(|which| (market, Name::Cloid(Cloid(draw(15 + which) % 6)))).collect(),
@@ -1029,6 +1054,83 @@ pub fn owed(ledger: &Ledger, zone: u8) -> Vec<ZoneOutcome> {
     parts.map(|outcome| ZoneOutcome { zone, voided, outcome }).collect()
 }
 
+/// Tokens for rescues by the words of their specification, counted apart from the ledger: what each user posted and
+/// whether it carries risk is read from the state before and after a block.
+pub struct Buckets {
+    rescues: RescueParams,
+    /// Parts (`refill_blocks` are a token) after a height. Whoever is not named has a full bucket.
+    parts: BTreeMap<AccountId, (u64, u64)>,
+    /// Kind, posted and at risk, before the block.
+    facts: BTreeMap<AccountId, (AccountKind, i128, bool)>,
+    total: i128,
+}
+
+impl Buckets {
+    pub fn new(ledger: &Ledger) -> Self {
+        let mut own = Self {
+            rescues: ledger.globals().rescues,
+            parts: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            total: 0,
+        };
+        own.look(ledger);
+        own
+    }
+
+    fn look(&mut self, ledger: &Ledger) {
+        self.facts = (0..ledger.globals().accounts)
+            .map(|id| {
+                let account = ledger.account(AccountId(id)).unwrap();
+                let isolated = account.positions.iter().map(|position| position.isolated.get().max(0));
+                let posted = account.collateral.get().max(0) + isolated.sum::<i128>();
+                let risk = !account.positions.is_empty() || ledger.orders_of(AccountId(id)).count() > 0;
+                (AccountId(id), (account.kind, posted, risk))
+            })
+            .collect();
+        let users = self.facts.values().filter(|(kind, ..)| *kind == AccountKind::User);
+        self.total = users.map(|(_, posted, _)| posted).sum();
+    }
+
+    fn parts_at(&self, account: AccountId, height: u64) -> u64 {
+        let own = &self.rescues;
+        let burst = match self.facts.get(&account) {
+            None | Some((AccountKind::Backstop(_), ..)) => 0,
+            Some((AccountKind::Issuer, ..)) => u64::from(own.issuer_tokens),
+            Some((AccountKind::User, posted, risk)) => {
+                let share = (posted * i128::from(own.pool_tokens)).checked_div(self.total).unwrap_or(0);
+                let floor = if *risk { own.base_tokens } else { own.flat_tokens };
+                u64::from(floor) + u64::try_from(share).unwrap().min(u64::from(own.account_tokens))
+            }
+        };
+        let full = burst * u64::from(own.refill_blocks);
+        self.parts.get(&account).map_or(full, |(parts, at)| full.min(parts + burst * (height - at)))
+    }
+
+    /// Tokens that an account has in the block of this height, which is the next one.
+    pub fn tokens(&self, account: AccountId, height: u64) -> u64 {
+        self.parts_at(account, height) / u64::from(self.rescues.refill_blocks)
+    }
+
+    /// After the block of this height, which carried so many rescues of each account.
+    pub fn follow(&mut self, ledger: &Ledger, height: u64, carried: &BTreeMap<AccountId, u64>) {
+        let token = u64::from(self.rescues.refill_blocks);
+        let settled: BTreeMap<AccountId, u64> =
+            self.facts.keys().map(|id| (*id, self.parts_at(*id, height))).collect();
+        let before = self.facts.clone();
+        self.look(ledger);
+        for (id, (kind, posted, risk)) in &self.facts {
+            let spent = carried.get(id).copied().unwrap_or(0);
+            let Some((_, old, was)) = before.get(id) else {
+                self.parts.insert(*id, (u64::from(self.rescues.flat_tokens) * token, height));
+                continue;
+            };
+            if spent > 0 || (*kind == AccountKind::User && (posted > old || (*risk && !was))) {
+                self.parts.insert(*id, (settled[id] - spent * token, height));
+            }
+        }
+    }
+}
+
 /// Checks what must hold of any run: one chain, told without gaps or contradictions; each validator's memory
 /// is what a replay of that chain from genesis gives; value is conserved; nothing is liquidated blindly.
 /// Returns the chain.
@@ -1050,6 +1152,7 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
     let mut parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
     let mut states = BTreeMap::from([(parent, records(&world))]);
     let mut spent: BTreeSet<(AccountId, Nonce)> = BTreeSet::new();
+    let mut buckets = Buckets::new(&world.ledger);
     for (want, (height, seen)) in (1..).zip(&chain) {
         let before = spent.clone();
         for (action, answer) in seen.block.body.actions.iter().zip(&seen.answers) {
@@ -1063,16 +1166,33 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
                 spent.insert((quote.maker, quote.nonce));
             }
         }
+        // Listed means carried, within the tokens of each signer; and nothing is carried beyond them.
+        let mut carried: BTreeMap<AccountId, BTreeSet<Nonce>> = BTreeMap::new();
+        for own in seen.block.body.actions.iter().filter(|own| own.action.lane() == Lane::Rescue) {
+            carried.entry(own.account).or_default().insert(own.nonce);
+        }
+        let mut open: BTreeMap<AccountId, BTreeSet<Nonce>> = BTreeMap::new();
         for listed in seen.block.body.observations.iter().flat_map(|observation| &observation.rescues) {
             let name = (listed.account, listed.nonce);
-            let carried = seen
-                .block
-                .body
-                .actions
-                .iter()
-                .any(|own| own.action.lane() == Lane::Rescue && (own.account, own.nonce) == name);
-            let over = before.contains(&name) || listed.expiry.get() < *height;
-            assert!(carried || over, "block {height} does not carry {listed:?}");
+            if !before.contains(&name) && listed.expiry.get() >= *height {
+                open.entry(listed.account).or_default().insert(listed.nonce);
+            }
+        }
+        for (account, nonces) in &open {
+            let tokens = buckets.tokens(*account, *height);
+            for nonce in nonces.iter().take(tokens as usize) {
+                let answered = carried.get(account).is_some_and(|own| own.contains(nonce));
+                assert!(answered, "block {height} does not carry rescue {nonce} of account {account}");
+            }
+        }
+        let carried: BTreeMap<AccountId, u64> =
+            carried.into_iter().map(|(account, nonces)| (account, nonces.len() as u64)).collect();
+        for (account, count) in &carried {
+            let tokens = buckets.tokens(*account, *height);
+            assert!(
+                *count <= tokens,
+                "block {height}: {count} rescues of account {account}, {tokens} tokens"
+            );
         }
         assert_eq!(*height, want, "heights follow each other");
         let header = &seen.block.header;
@@ -1092,6 +1212,7 @@ pub fn check_run(fixture: &Fixture, seats: &Seats) -> Vec<Seen> {
         assert_eq!(executed.step.events(), seen.events, "height {height}");
         assert_eq!(executed.step.exits_root, header.exits_root);
         world.ledger.audit().unwrap_or_else(|error| panic!("after block {height}: {error}"));
+        buckets.follow(&world.ledger, *height, &carried);
         parent = seen.digest;
         states.insert(parent, records(&world));
     }

@@ -13,6 +13,7 @@ use seawall_chain::{
     submissions::{State, Submissions},
     work::{Costs, Work},
 };
+use seawall_ledger::RescueParams;
 use seawall_types::*;
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -30,7 +31,15 @@ fn with_ingress<F: Future<Output = ()>>(
     pools: PoolLimits,
     test: impl FnOnce(Bench) -> F + Send + 'static,
 ) {
-    let fixture = Fixture::new(20, 4, 40);
+    with_fixture(Fixture::new(20, 4, 40), queues, pools, test);
+}
+
+fn with_fixture<F: Future<Output = ()>>(
+    fixture: Fixture,
+    queues: QueueLimits,
+    pools: PoolLimits,
+    test: impl FnOnce(Bench) -> F + Send + 'static,
+) {
     deterministic::Runner::seeded(1).start(|context| async move {
         let machine = Machine::empty();
         let head = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
@@ -250,12 +259,53 @@ fn withdrawals_have_a_slow_share_of_a_block_that_orders_cannot_take() {
         bench.context.sleep(Duration::from_secs(1)).await;
         let keys = |account: AccountId| Some(owner(account).key());
         let taken = |limit| {
-            let actions = bench.mempool.candidates(limit, &BTreeSet::new(), keys);
+            let actions = bench.mempool.candidates(limit, &BTreeSet::new(), keys, |_| u32::MAX);
             let count = |wanted: &str| actions.iter().filter(|own| own.action.name() == wanted).count();
             (count("cancel_many"), count("withdraw"), count("place_many"), actions.len())
         };
         assert_eq!(taken(100), (1, 3, 96, 100), "one in 32 of what is left, rounded down");
         assert_eq!(taken(3), (1, 1, 1, 3), "and one at least");
         assert_eq!(taken(1 << 14), (1, 20, 200, 221), "all of them where there is room");
+    });
+}
+
+#[test]
+fn a_rescue_beyond_the_tokens_is_refused_where_it_is_submitted_with_the_blocks_to_wait() {
+    let rescues = RescueParams {
+        base_tokens: 3,
+        pool_tokens: 0,
+        issuer_tokens: 100,
+        refill_blocks: 8,
+        reserve_blocks: 4,
+        ..RescueParams::default()
+    };
+    let fixture = Fixture::rationed(20, 4, 40, rescues);
+    with_fixture(fixture, QueueLimits::default(), PoolLimits::default(), |bench| async move {
+        // Of one batch as of several.
+        let ids: Vec<_> = (0..5).map(|nonce| bench.submitter.submit(rescue(1, nonce)).unwrap()).collect();
+        bench.context.sleep(Duration::from_millis(100)).await;
+        let late = bench.submitter.submit(rescue(1, 9)).unwrap();
+        let other = bench.submitter.submit(rescue(2, 1)).unwrap();
+        let trade = bench.submitter.submit(withdrawal(1, 20)).unwrap();
+        bench.context.sleep(Duration::from_millis(100)).await;
+        let states: Vec<_> = ids.iter().map(|id| bench.submitter.state(id)).collect();
+        // A token is eight parts, and three come back in a block.
+        let rationed = State::Rationed { blocks: 3 };
+        assert_eq!(states, [State::Pooled, State::Pooled, State::Pooled, rationed, rationed]);
+        assert_eq!(bench.submitter.state(&late), rationed);
+        assert_eq!(bench.submitter.state(&other), State::Pooled, "nobody else is held up");
+        assert!(!matches!(bench.submitter.state(&trade), State::Rationed { .. }));
+        assert_eq!(bench.mempool.len().0, 4);
+        // Once they are answered, it is looked at again.
+        bench.mempool.remove(
+            (0..3)
+                .map(|nonce| (AccountId(1), Nonce(nonce)))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(|(account, nonce)| (account, nonce)),
+        );
+        assert_eq!(bench.submitter.submit(rescue(1, 9)), Ok(late));
+        bench.context.sleep(Duration::from_millis(100)).await;
+        assert_eq!(bench.submitter.state(&late), State::Pooled);
     });
 }

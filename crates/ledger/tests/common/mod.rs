@@ -75,6 +75,7 @@ pub fn params() -> ChainParams {
         insurance: Atoms(100_000_000),
         liquidation_steps: 3,
         max_wait_blocks: 4,
+        rescues: RescueParams::default(),
         markets: vec![market("BTC-PERP", 1), second, third],
     }
 }

@@ -124,6 +124,7 @@ pub fn genesis(pairs: u64, validators: u64) -> (Genesis, Dealt) {
             insurance: Atoms(100_000_000_000),
             liquidation_steps: 64,
             max_wait_blocks: 20,
+            rescues: seawall_ledger::RescueParams::default(),
             markets: vec![market("BTC"), market("ETH-2")],
         },
         oracle: OracleParams { leader_turn_ms: 10_000, halt_after_ms: 600_000, markets: vec![oracle; 2] },

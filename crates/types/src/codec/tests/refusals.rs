@@ -61,7 +61,7 @@ fn tags_out_of_range() {
     for tag in [0, 6, 255] {
         assert!(matches!(decode::<PriceState>(&[tag]), Err(Error::InvalidEnum(t)) if t == tag));
     }
-    for tag in [0, 19, 255] {
+    for tag in [0, 20, 255] {
         assert!(matches!(decode::<Action>(&[tag, 0, 0]), Err(Error::InvalidEnum(t)) if t == tag));
     }
 }

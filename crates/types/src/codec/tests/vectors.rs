@@ -165,6 +165,8 @@ fn extreme_actions() -> Vec<(&'static str, Action)> {
         ("max", Action::Close(largest_terms())),
         ("min", Action::Cancel { market: MarketId(0), order: first_order() }),
         ("max", Action::Cancel { market: MarketId(u16::MAX), order: last_order() }),
+        ("min", Action::CancelRisk { market: MarketId(0), order: first_order() }),
+        ("max", Action::CancelRisk { market: MarketId(u16::MAX), order: last_order() }),
         ("min", Action::CancelAll { market: None, keep_reduce_only: false }),
         ("max", Action::CancelAll { market: Some(MarketId(u16::MAX)), keep_reduce_only: true }),
         (
@@ -199,6 +201,7 @@ fn usual_actions() -> Vec<Action> {
         Action::Transfer { to: AccountId(300), amount: Atoms(1_000_000) },
         Action::TopUpIsolated { market: MarketId(2), amount: Atoms(127) },
         Action::CancelAll { market: Some(MarketId(2)), keep_reduce_only: true },
+        Action::CancelRisk { market: MarketId(2), order: Name::Cloid(Cloid(76)) },
         Action::Close(usual_terms(Kind::Limit, true)),
         Action::ScheduleCancel { at: Some(TimeMs(1_760_000_030_123)) },
         Action::ReleaseIsolated { market: MarketId(130), amount: Atoms(128) },
