@@ -234,6 +234,8 @@ struct Journal {
     settled: BTreeMap<u8, usize>,
     /// Entries that each zone got in this block.
     entered: BTreeMap<u8, usize>,
+    /// Entries that all of them got.
+    entries_in_all: u32,
     /// Accounts with closing orders whose positions the ladder or a fill changed.
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
@@ -680,6 +682,7 @@ impl Ledger {
             orders: Vec::new(),
             settled: BTreeMap::new(),
             entered: BTreeMap::new(),
+            entries_in_all: 0,
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
             triggers: 0,
@@ -739,7 +742,14 @@ impl Ledger {
 
     /// Notes that a zone got an entry in this block.
     pub(crate) fn count_entry(&mut self, zone: u8) {
-        *self.journal().entered.entry(zone).or_default() += 1;
+        let journal = self.journal();
+        *journal.entered.entry(zone).or_default() += 1;
+        journal.entries_in_all += 1;
+    }
+
+    /// Entries that this block has made; nothing between blocks.
+    pub(crate) fn entries_in_block(&self) -> Option<u32> {
+        self.journal.as_ref().map(|journal| journal.entries_in_all)
     }
 
     pub(crate) fn entered_before(&self, zone: u8) -> usize {
