@@ -186,6 +186,8 @@ pub(crate) struct Slot {
     pub entries: Vec<Entry>,
     /// Sequence number of the block that last changed it.
     pub stamp: u32,
+    /// Sequence number of the block that last changed what it has reserved before it changed anything else of it.
+    pub reserved_stamp: u32,
     /// Whether it waits in the list of accounts to examine.
     pub dirty: bool,
 }
@@ -197,6 +199,9 @@ pub struct BlockDelta {
     pub height: Height,
     /// By ascending key: the record before the block and after it, which always differ.
     pub changes: Vec<Change>,
+    /// By ascending account, of which nothing else has changed: what was reserved before the block, and is after it. It
+    /// changes for everybody with orders whenever a mark moves.
+    pub reserves: Vec<(AccountId, Atoms, Atoms)>,
     /// What it did by itself, in order.
     pub events: Vec<Event>,
 }
@@ -222,6 +227,8 @@ struct Journal {
     elapsed: u64,
     markets: Vec<Option<Box<Market>>>,
     accounts: Vec<(u32, Option<Account>)>,
+    /// What was reserved before the block, where that changed first.
+    reserves: Vec<(u32, Atoms)>,
     exits: usize,
     events: Vec<Event>,
     /// Zones and inboxes as they were before the block.
@@ -530,7 +537,13 @@ impl Ledger {
             markets,
             slots: accounts
                 .into_iter()
-                .map(|account| Slot { account, entries: Vec::new(), stamp: 0, dirty: true })
+                .map(|account| Slot {
+                    account,
+                    entries: Vec::new(),
+                    stamp: 0,
+                    reserved_stamp: 0,
+                    dirty: true,
+                })
                 .collect(),
             exits,
             book,
@@ -675,6 +688,7 @@ impl Ledger {
             elapsed: time.0 - self.globals.time.0,
             markets: self.markets.iter().map(|_| None).collect(),
             accounts: Vec::new(),
+            reserves: Vec::new(),
             exits: self.exits.len(),
             events: Vec::new(),
             book: BTreeMap::new(),
@@ -802,11 +816,23 @@ impl Ledger {
         &mut slot.account
     }
 
+    /// Changes what is reserved for an account. The sweep does not ask for it, so nobody is to be examined.
+    pub(crate) fn set_reserved(&mut self, id: u32, reserved: Atoms) {
+        let slot = &mut self.slots[id as usize];
+        let known = slot.stamp == self.sequence || slot.reserved_stamp == self.sequence;
+        if !known {
+            slot.reserved_stamp = self.sequence;
+            let journal = self.journal.as_mut().expect("a block is in progress");
+            journal.reserves.push((id, slot.account.reserved));
+        }
+        slot.account.reserved = reserved;
+    }
+
     pub(crate) fn open_account(&mut self, account: Account) -> AccountId {
         let id = self.slots.len() as u32;
         let stamp = self.sequence;
         self.journal().accounts.push((id, None));
-        self.slots.push(Slot { account, entries: Vec::new(), stamp, dirty: true });
+        self.slots.push(Slot { account, entries: Vec::new(), stamp, reserved_stamp: 0, dirty: true });
         self.dirty.push(id);
         self.globals.accounts += 1;
         AccountId(u64::from(id))
@@ -918,7 +944,15 @@ impl Ledger {
         }
         let mut accounts = journal.accounts;
         accounts.sort_unstable_by_key(|(id, _)| *id);
-        for (id, before) in accounts {
+        let mut reserves = journal.reserves;
+        reserves.sort_unstable_by_key(|(id, _)| *id);
+        let mut earlier = reserves.iter().peekable();
+        for (id, mut before) in accounts {
+            while earlier.next_if(|(own, _)| *own < id).is_some() {}
+            if let (Some(before), Some((_, reserved))) = (&mut before, earlier.next_if(|(own, _)| *own == id))
+            {
+                before.reserved = *reserved;
+            }
             let after = &self.slots[id as usize].account;
             if before.as_ref() == Some(after) {
                 continue;
@@ -933,6 +967,13 @@ impl Ledger {
                 Some(Record::Account(after.clone())),
             ));
         }
+        let alone = reserves.into_iter().filter_map(|(id, before)| {
+            let slot = &self.slots[id as usize];
+            let after = slot.account.reserved;
+            let changed = slot.stamp != self.sequence && before != after;
+            changed.then_some((AccountId(u64::from(id)), before, after))
+        });
+        let reserves = alone.collect();
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
         }
@@ -962,7 +1003,7 @@ impl Ledger {
             }
         }
         self.assert_conserved();
-        BlockDelta { height: self.globals.height, changes, events: journal.events }
+        BlockDelta { height: self.globals.height, changes, reserves, events: journal.events }
     }
 
     fn assert_conserved(&self) {
@@ -987,6 +1028,9 @@ impl Ledger {
         for (key, before, _) in delta.changes.iter().rev() {
             self.put(*key, before.as_ref());
         }
+        for (id, before, _) in &delta.reserves {
+            self.slots[id.0 as usize].account.reserved = *before;
+        }
         self.assert_conserved();
     }
 
@@ -999,6 +1043,9 @@ impl Ledger {
         assert!(delta.height == self.globals.height.next(), "only the next block can be redone");
         for (key, _, after) in &delta.changes {
             self.put(*key, after.as_ref());
+        }
+        for (id, _, after) in &delta.reserves {
+            self.slots[id.0 as usize].account.reserved = *after;
         }
         self.assert_conserved();
     }
@@ -1025,6 +1072,7 @@ impl Ledger {
                         account: account.clone(),
                         entries: Vec::new(),
                         stamp: 0,
+                        reserved_stamp: 0,
                         dirty: false,
                     });
                 } else {

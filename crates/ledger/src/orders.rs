@@ -818,7 +818,7 @@ impl Ledger {
         let account = &self.slots[id as usize].account;
         let reserved = self.reserved_for(account, exposed);
         if reserved != account.reserved {
-            self.account_mut(id).reserved = reserved;
+            self.set_reserved(id, reserved);
         }
     }
 
