@@ -1,8 +1,13 @@
 //! The benchmarks as a program of its own. Without the feature `chain` it is built in a minute.
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use seawall_bench::cli::{self, Command, Host};
 use std::process::ExitCode;
+
+/// The one of the program that is measured.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What Seawall costs.
 #[derive(Parser)]

@@ -15,7 +15,9 @@
 //! something else than what `f + 1` validators attest.
 //!
 //! Nothing waits for a zone. A validator without one still builds, verifies and settles: what others attested is checked
-//! against its digest and against the ledger.
+//! against its digest and against the ledger. Its thread gives way to all others, so the system may stop it anywhere and for
+//! long, and a lock that it held then would stop whoever wants it. So it takes none but that of its [`Desk`], which
+//! everybody else only tries.
 //!
 //! | queue | bound | beyond it |
 //! | --- | --- | --- |
@@ -37,7 +39,10 @@ use seawall_types::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tracing::{debug, error, info, warn};
@@ -120,32 +125,144 @@ pub struct ZoneStatus {
     pub books: BTreeMap<MarketId, Levels>,
 }
 
+/// An outcome that a zone has computed.
+struct Done {
+    /// The era in which it was.
+    era: u64,
+    height: Height,
+    parts: Vec<(u32, Computed)>,
+    /// Books after it.
+    books: BTreeMap<MarketId, Levels>,
+}
+
+/// What the task of a zone and the rest of the validator leave for each other, so that neither waits for the other.
+#[derive(Default)]
+struct Desk {
+    /// Outcomes of which the validator does not know yet. Only the task waits for this lock. Where it holds it, others
+    /// find nothing and come again.
+    done: Mutex<Vec<Done>>,
+    /// What the task computes counts for as long as this has not changed.
+    era: AtomicU64,
+    /// Parts that the validator knows and the chain has not settled.
+    unsettled: AtomicUsize,
+    /// Changed by operators, who may wait.
+    fault: Mutex<ZoneFault>,
+}
+
+impl Desk {
+    fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    fn fault(&self) -> MutexGuard<'_, ZoneFault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self) -> MutexGuard<'_, Vec<Done>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the zone may hold another auction, and with which fault. For the task.
+    fn room(&self) -> Option<ZoneFault> {
+        let left: usize = self.done().iter().map(|done| done.parts.len()).sum();
+        let unsettled = self.unsettled.load(Ordering::Acquire) + left;
+        (unsettled < MAX_UNSETTLED_PARTS).then(|| *self.fault())
+    }
+
+    /// Leaves an outcome for observations and leaders. For the task.
+    fn publish(&self, zone: u8, engine: &Engine, outcome: Outcome, max_records: usize) {
+        let (era, height) = (engine.era, outcome.height);
+        // Hashed before the lock is taken.
+        let parts: Vec<(u32, Computed)> = outcome
+            .split(max_records)
+            .into_iter()
+            .map(|outcome| {
+                let part = outcome.part;
+                let own = ZoneOutcome { zone, voided: engine.voided, outcome };
+                (part, Computed { digest: outcome_digest(&own), own: Arc::new(own) })
+            })
+            .collect();
+        let done = Done { era, height, parts, books: engine.books() };
+        self.done().push(done);
+    }
+}
+
 struct Seat {
     fixed: Fixed,
     /// Where its task listens, and its handle; nothing where it was killed.
     task: Option<(mpsc::Sender<Message>, Handle<()>)>,
-    /// What the task computes counts for as long as this has not changed.
-    era: u64,
+    desk: Arc<Desk>,
     /// Whether it has to be told everything before it can go on.
     rebuild: bool,
     computed: BTreeMap<(Height, u32), Computed>,
     /// What the chain settled before this validator computed it.
     settled: BTreeMap<(Height, u32), Digest>,
-    fault: ZoneFault,
     status: ZoneStatus,
 }
 
 impl Seat {
+    fn new(fixed: Fixed) -> Self {
+        Self {
+            fixed,
+            task: None,
+            desk: Arc::default(),
+            rebuild: true,
+            computed: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            status: ZoneStatus::default(),
+        }
+    }
+
     /// Forgets what was computed: it will be told everything with the next final block.
     fn restart(&mut self) {
-        self.era += 1;
+        self.desk.era.fetch_add(1, Ordering::AcqRel);
         self.rebuild = true;
         self.computed.clear();
         self.settled.clear();
+        self.count();
+    }
+
+    fn count(&self) {
+        self.desk.unsettled.store(self.computed.len(), Ordering::Release);
+    }
+
+    /// Takes over what the task has left. What it is about to leave, or had in its hands when it panicked, is not there.
+    fn collect(&mut self, zone: u8) {
+        let done = match self.desk.done.try_lock() {
+            Ok(mut done) if !done.is_empty() => std::mem::take(&mut *done),
+            _ => return,
+        };
+        for own in done {
+            self.take_computed(zone, own);
+        }
+        self.count();
+    }
+
+    /// Keeps an outcome for observations and leaders, if it is still wanted.
+    fn take_computed(&mut self, zone: u8, done: Done) {
+        let Done { era, height, parts, books } = done;
+        if era != self.desk.era() {
+            return;
+        }
+        let differs = parts.iter().find(|(part, own)| {
+            self.settled.get(&(height, *part)).is_some_and(|settled| *settled != own.digest)
+        });
+        if let Some((part, own)) = differs {
+            disagree(zone, height, *part, own.digest);
+            self.status.disagreements += 1;
+            self.restart();
+            return;
+        }
+        self.status.computed = height;
+        self.status.books = books;
+        if height > self.status.ended {
+            let open = parts.into_iter().filter(|(part, _)| !self.settled.contains_key(&(height, *part)));
+            self.computed.extend(open.map(|(part, own)| ((height, part), own)));
+        }
     }
 }
 
-type Spawn = dyn Fn(u8, mpsc::Receiver<Message>) -> Handle<()> + Send + Sync;
+type Spawn = dyn Fn(u8, Fixed, Arc<Desk>, mpsc::Receiver<Message>) -> Handle<()> + Send + Sync;
 
 #[derive(Default)]
 struct Inner {
@@ -172,25 +289,17 @@ impl Zones {
             let params = MarketParams { min_lots: orders.min_lots, max_orders: MAX_ORDERS_PER_MARKET };
             own.params.markets.insert(id, params);
         }
-        let seat = |(zone, fixed)| {
-            let seat = Seat {
-                fixed,
-                task: None,
-                era: 0,
-                rebuild: true,
-                computed: BTreeMap::new(),
-                settled: BTreeMap::new(),
-                fault: ZoneFault::None,
-                status: ZoneStatus::default(),
-            };
-            (zone, seat)
-        };
-        let seats = fixed.into_iter().map(seat).collect();
+        let seats = fixed.into_iter().map(|(zone, fixed)| (zone, Seat::new(fixed))).collect();
         Self { inner: Arc::new(Mutex::new(Inner { seats, spawn: None })) }
     }
 
+    /// No task of a zone ever does.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("a thread panicked while it held the zones")
+        let mut inner = self.inner.lock().expect("a thread panicked while it held the zones");
+        for (zone, seat) in &mut inner.seats {
+            seat.collect(*zone);
+        }
+        inner
     }
 
     /// Starts a task for each zone, on a thread of its own where the runtime has threads. `enter` runs on it first:
@@ -199,16 +308,12 @@ impl Zones {
     where
         E: Spawner + Clock + Metrics + Send + Sync,
     {
-        // Not owned: it is kept where it points to.
-        let zones = Arc::downgrade(&self.inner);
         let context = Arc::new(context);
-        let spawn: Arc<Spawn> = Arc::new(move |zone, mailbox| {
-            let (zones, enter) = (zones.clone(), enter.clone());
+        let spawn: Arc<Spawn> = Arc::new(move |zone, fixed, desk, mailbox| {
+            let enter = enter.clone();
             context.child("zone").dedicated().spawn(move |context| async move {
                 enter();
-                if let Some(inner) = zones.upgrade() {
-                    Self { inner }.run(context, zone, mailbox).await;
-                }
+                run(context, zone, &fixed, &desk, mailbox).await;
             })
         });
         let names: Vec<u8> = {
@@ -246,14 +351,16 @@ impl Zones {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         seat.restart();
         seat.status.running = true;
-        seat.task = Some((sender, spawn(zone, mailbox)));
+        seat.task = Some((sender, spawn(zone, seat.fixed.clone(), seat.desk.clone(), mailbox)));
         true
     }
 
     /// Makes a zone of this validator slow or wrong, or well again.
     pub fn afflict(&self, zone: u8, fault: ZoneFault) {
-        if let Some(seat) = self.lock().seats.get_mut(&zone) {
-            seat.fault = fault;
+        let desk = self.lock().seats.get(&zone).map(|seat| seat.desk.clone());
+        // The zones are free again before this waits for the task of one.
+        if let Some(desk) = desk {
+            *desk.fault() = fault;
         }
     }
 
@@ -315,7 +422,7 @@ impl Zones {
         let mut rebuilds = Vec::new();
         {
             let mut inner = self.lock();
-            let news = step.map(|step| news_of(step, inner.seats.keys().copied().collect()));
+            let mut news = step.map(|step| news_of(step, inner.seats.keys().copied().collect()));
             for (zone, seat) in &mut inner.seats {
                 match step {
                     Some(step) => seat.take_settled(*zone, block, step),
@@ -324,11 +431,11 @@ impl Zones {
                 }
                 let Some((sender, _)) = &seat.task else { continue };
                 if seat.rebuild {
-                    rebuilds.push((*zone, seat.era));
+                    rebuilds.push((*zone, seat.desk.era()));
                     continue;
                 }
-                let own = news.as_ref().and_then(|news| news.get(zone)).cloned().unwrap_or_default();
-                if sender.try_send(Message::Block(seat.era, Box::new(own))).is_err() {
+                let own = news.as_mut().and_then(|news| news.remove(zone)).unwrap_or_default();
+                if sender.try_send(Message::Block(seat.desk.era(), Box::new(own))).is_err() {
                     warn!(zone, "the zone is too far behind; it is rebuilt from the state when it has time");
                     seat.restart();
                 }
@@ -341,7 +448,7 @@ impl Zones {
             }
             let mut inner = self.lock();
             let (Some(snapshot), Some(seat)) = (snapshot, inner.seats.get_mut(&zone)) else { continue };
-            let Some((sender, _)) = seat.task.as_ref().filter(|_| seat.era == era) else { continue };
+            let Some((sender, _)) = seat.task.as_ref().filter(|_| seat.desk.era() == era) else { continue };
             // A full mailbox: it is tried again with the next block.
             if sender.try_send(Message::Rebuild(era, Box::new(snapshot))).is_ok() {
                 seat.rebuild = false;
@@ -349,97 +456,58 @@ impl Zones {
             }
         }
     }
+}
 
-    /// The task of a zone.
-    async fn run<E: Clock>(&self, context: E, zone: u8, mut mailbox: mpsc::Receiver<Message>) {
-        let Some(fixed) = self.lock().seats.get(&zone).map(|seat| seat.fixed.clone()) else { return };
-        let mut engine: Option<Engine> = None;
-        while let Some(message) = mailbox.recv().await {
-            match message {
-                Message::Rebuild(era, snapshot) => {
-                    info!(zone, after = %snapshot.ended, orders = snapshot.orders.len(), "rebuilding the zone");
-                    engine = Engine::rebuild(zone, era, &fixed, *snapshot);
-                }
-                Message::Block(era, news) => {
-                    // What was said in another era is of no use: everything follows.
-                    if let Some(engine) = engine.as_mut().filter(|engine| engine.era == era) {
-                        engine.take(*news);
-                    }
+/// The task of a zone.
+async fn run<E: Clock>(
+    context: E,
+    zone: u8,
+    fixed: &Fixed,
+    desk: &Desk,
+    mut mailbox: mpsc::Receiver<Message>,
+) {
+    let mut engine: Option<Engine> = None;
+    while let Some(message) = mailbox.recv().await {
+        match message {
+            Message::Rebuild(era, snapshot) => {
+                info!(zone, after = %snapshot.ended, orders = snapshot.orders.len(), "rebuilding the zone");
+                engine = Engine::rebuild(zone, era, fixed, *snapshot);
+            }
+            Message::Block(era, news) => {
+                // What was said in another era is of no use: everything follows.
+                if let Some(engine) = engine.as_mut().filter(|engine| engine.era == era) {
+                    engine.take(*news);
                 }
             }
-            while let Some(fault) = self.room(zone)
-                && let Some(inbox) = engine.as_mut().and_then(Engine::due)
-            {
-                let before = match (&engine, fault) {
-                    (Some(engine), ZoneFault::Slowed(_)) => Some(engine.zone.clone()),
-                    _ => None,
-                };
-                let computed = engine.as_mut().and_then(|engine| engine.compute(&inbox, fault));
-                match fault {
-                    ZoneFault::Delayed(delay) => context.sleep(delay).await,
-                    ZoneFault::Slowed(times) => {
-                        for _ in 1..times {
-                            let again = before.clone().map(|mut zone| zone.apply(&inbox));
-                            std::hint::black_box(again.is_some());
-                        }
+        }
+        while let Some(fault) = desk.room()
+            && let Some(inbox) = engine.as_mut().and_then(Engine::due)
+        {
+            let before = match (&engine, fault) {
+                (Some(engine), ZoneFault::Slowed(_)) => Some(engine.zone.clone()),
+                _ => None,
+            };
+            let computed = engine.as_mut().and_then(|engine| engine.compute(&inbox, fault));
+            match fault {
+                ZoneFault::Delayed(delay) => context.sleep(delay).await,
+                ZoneFault::Slowed(times) => {
+                    for _ in 1..times {
+                        let again = before.clone().map(|mut zone| zone.apply(&inbox));
+                        std::hint::black_box(again.is_some());
                     }
-                    ZoneFault::None | ZoneFault::Wrong => {}
                 }
-                let kept = match (computed, &engine) {
-                    (Some(outcome), Some(engine)) => self.publish(zone, engine, outcome, fixed.max_records),
-                    _ => false,
-                };
-                if !kept {
-                    engine = None;
-                }
-                // Another zone, or whoever aborts this one, has its turn.
-                commonware_runtime::reschedule().await;
+                ZoneFault::None | ZoneFault::Wrong => {}
             }
+            match (computed, &engine) {
+                (Some(outcome), Some(own)) if own.era == desk.era() => {
+                    desk.publish(zone, own, outcome, fixed.max_records);
+                }
+                // Nobody wants it any more, or there is none.
+                _ => engine = None,
+            }
+            // Another zone, or whoever aborts this one, has its turn.
+            commonware_runtime::reschedule().await;
         }
-    }
-
-    /// Whether the zone may hold another auction, and with which fault.
-    fn room(&self, zone: u8) -> Option<ZoneFault> {
-        let inner = self.lock();
-        inner.seats.get(&zone).filter(|seat| seat.computed.len() < MAX_UNSETTLED_PARTS).map(|seat| seat.fault)
-    }
-
-    /// Keeps an outcome for observations and leaders. `false` if nobody wants it any more.
-    fn publish(&self, zone: u8, engine: &Engine, outcome: Outcome, max_records: usize) -> bool {
-        let height = outcome.height;
-        // Hashed before the lock is taken.
-        let parts: Vec<(u32, Computed)> = outcome
-            .split(max_records)
-            .into_iter()
-            .map(|outcome| {
-                let part = outcome.part;
-                let own = ZoneOutcome { zone, voided: engine.voided, outcome };
-                (part, Computed { digest: outcome_digest(&own), own: Arc::new(own) })
-            })
-            .collect();
-        let books = engine.books();
-        let mut inner = self.lock();
-        let Some(seat) = inner.seats.get_mut(&zone).filter(|seat| seat.era == engine.era) else {
-            return false;
-        };
-        let differs = parts.iter().find(|(part, own)| {
-            seat.settled.get(&(height, *part)).is_some_and(|settled| *settled != own.digest)
-        });
-        if let Some((part, own)) = differs {
-            disagree(zone, height, *part, own.digest);
-            seat.status.disagreements += 1;
-            seat.restart();
-            return false;
-        }
-        seat.status.computed = height;
-        seat.status.books = books;
-        let settled = std::mem::take(&mut seat.settled);
-        if height > seat.status.ended {
-            let open = parts.into_iter().filter(|(part, _)| !settled.contains_key(&(height, *part)));
-            seat.computed.extend(open.map(|(part, own)| ((height, part), own)));
-        }
-        seat.settled = settled;
-        true
     }
 }
 
@@ -484,6 +552,7 @@ impl Seat {
         }
         let ended = self.status.ended;
         self.computed.retain(|(height, _), _| *height > ended);
+        self.count();
         let computed = self.status.computed;
         self.settled.retain(|(height, _), _| *height > computed);
         let oldest = self.settled.keys().next().map_or(ended, |(height, _)| *height);
@@ -651,4 +720,53 @@ impl Engine {
 /// An outcome that is in its form and wrong: nothing happened.
 fn falsify(outcome: &mut Outcome) {
     outcome.markets.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_that_is_stopped_at_its_desk_holds_up_nobody() {
+        let params = Params { markets: BTreeMap::new(), max_orders_per_account: 1 };
+        let fixed = Fixed { params, max_records: 64 };
+        let seat = Seat::new(fixed.clone());
+        let desk = seat.desk.clone();
+        let inner = Inner { seats: BTreeMap::from([(7, seat)]), spawn: None };
+        let zones = Zones { inner: Arc::new(Mutex::new(inner)) };
+        let nothing =
+            Snapshot { ended: Height(0), voided: Height(0), orders: Vec::new(), inboxes: Vec::new() };
+        let engine = Engine::rebuild(7, desk.era(), &fixed, nothing).expect("it has no orders");
+        let outcome = Outcome { height: Height(3), part: 0, last: true, markets: Vec::new() };
+        desk.publish(7, &engine, outcome.clone(), fixed.max_records);
+
+        let stopped = desk.done();
+        assert_eq!(zones.attested(), []);
+        assert_eq!(zones.status(7).expect("there is one").computed, Height(0));
+        drop(stopped);
+        let attested = zones.attested();
+        assert_eq!(attested.len(), 1, "what it had left is there as soon as it goes on");
+        assert_eq!((attested[0].zone, attested[0].height), (7, 3));
+        assert_eq!(zones.status(7).expect("there is one").computed, Height(3));
+
+        zones.kill(7);
+        desk.publish(7, &engine, outcome, fixed.max_records);
+        assert_eq!(zones.attested(), [], "what it computed before it was killed counts no more");
+    }
+
+    #[test]
+    fn a_zone_has_no_room_beyond_what_others_have_not_taken_yet() {
+        let params = Params { markets: BTreeMap::new(), max_orders_per_account: 1 };
+        let fixed = Fixed { params, max_records: 64 };
+        let desk = Desk::default();
+        let nothing =
+            Snapshot { ended: Height(0), voided: Height(0), orders: Vec::new(), inboxes: Vec::new() };
+        let engine = Engine::rebuild(7, 0, &fixed, nothing).expect("it has no orders");
+        for height in 1..=MAX_UNSETTLED_PARTS as u64 {
+            assert_eq!(desk.room(), Some(ZoneFault::None));
+            let outcome = Outcome { height: Height(height), part: 0, last: true, markets: Vec::new() };
+            desk.publish(7, &engine, outcome, fixed.max_records);
+        }
+        assert_eq!(desk.room(), None);
+    }
 }

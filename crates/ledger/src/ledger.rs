@@ -205,6 +205,8 @@ pub(crate) struct Slot {
     pub stamp: u32,
     /// Where the journal of that block keeps what it was before.
     pub place: u32,
+    /// Sequence number of the block that last changed what it has reserved before it changed anything else of it.
+    pub reserved_stamp: u32,
     /// Whether it waits in the list of accounts to examine.
     pub dirty: bool,
     /// Whether it carried risk after the last block.
@@ -213,7 +215,15 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn new(account: Account) -> Self {
-        Self { account, entries: Vec::new(), stamp: 0, place: 0, dirty: false, at_risk: false }
+        Self {
+            account,
+            entries: Vec::new(),
+            stamp: 0,
+            place: 0,
+            reserved_stamp: 0,
+            dirty: false,
+            at_risk: false,
+        }
     }
 }
 
@@ -224,6 +234,9 @@ pub struct BlockDelta {
     pub height: Height,
     /// By ascending key: the record before the block and after it, which always differ.
     pub changes: Vec<Change>,
+    /// By ascending account, of which nothing else has changed: what was reserved before the block, and is after it. It
+    /// changes for everybody with orders whenever a mark moves.
+    pub reserves: Vec<(AccountId, Atoms, Atoms)>,
     /// What it did by itself, in order.
     pub events: Vec<Event>,
 }
@@ -249,6 +262,8 @@ struct Journal {
     elapsed: u64,
     markets: Vec<Option<Box<Market>>>,
     accounts: Vec<(u32, Option<Account>)>,
+    /// What was reserved before the block, where that changed first.
+    reserves: Vec<(u32, Atoms)>,
     exits: usize,
     events: Vec<Event>,
     /// Zones and inboxes as they were before the block.
@@ -261,6 +276,8 @@ struct Journal {
     settled: BTreeMap<u8, usize>,
     /// Entries that each zone got in this block.
     entered: BTreeMap<u8, usize>,
+    /// Entries that all of them got.
+    entries_in_all: u32,
     /// Accounts with closing orders whose positions the ladder or a fill changed.
     forced: BTreeSet<u32>,
     /// Whose liquidation closes came back unfilled in this block, and in which market.
@@ -783,6 +800,7 @@ impl Ledger {
             elapsed: time.0 - self.globals.time.0,
             markets: self.markets.iter().map(|_| None).collect(),
             accounts: Vec::new(),
+            reserves: Vec::new(),
             exits: self.exits.len(),
             events: Vec::new(),
             book: BTreeMap::new(),
@@ -790,6 +808,7 @@ impl Ledger {
             orders: Vec::new(),
             settled: BTreeMap::new(),
             entered: BTreeMap::new(),
+            entries_in_all: 0,
             forced: BTreeSet::new(),
             unfilled: BTreeSet::new(),
             rescued: BTreeMap::new(),
@@ -851,7 +870,14 @@ impl Ledger {
 
     /// Notes that a zone got an entry in this block.
     pub(crate) fn count_entry(&mut self, zone: u8) {
-        *self.journal().entered.entry(zone).or_default() += 1;
+        let journal = self.journal();
+        *journal.entered.entry(zone).or_default() += 1;
+        journal.entries_in_all += 1;
+    }
+
+    /// Entries that this block has made; nothing between blocks.
+    pub(crate) fn entries_in_block(&self) -> Option<u32> {
+        self.journal.as_ref().map(|journal| journal.entries_in_all)
     }
 
     pub(crate) fn entered_before(&self, zone: u8) -> usize {
@@ -903,6 +929,18 @@ impl Ledger {
             self.dirty.push(id);
         }
         &mut slot.account
+    }
+
+    /// Changes what is reserved for an account. The sweep does not ask for it, so nobody is to be examined.
+    pub(crate) fn set_reserved(&mut self, id: u32, reserved: Atoms) {
+        let slot = &mut self.slots[id as usize];
+        let known = slot.stamp == self.sequence || slot.reserved_stamp == self.sequence;
+        if !known {
+            slot.reserved_stamp = self.sequence;
+            let journal = self.journal.as_mut().expect("a block is in progress");
+            journal.reserves.push((id, slot.account.reserved));
+        }
+        slot.account.reserved = reserved;
     }
 
     pub(crate) fn open_account(&mut self, account: Account) -> AccountId {
@@ -1028,8 +1066,16 @@ impl Ledger {
             let spent = journal.rescued.get(id).copied().unwrap_or_default();
             self.slots[*id as usize].account.tokens = self.settled_bucket(*id, before.as_ref(), spent);
         }
-        for (id, before) in accounts {
+        let mut reserves = journal.reserves;
+        reserves.sort_unstable_by_key(|(id, _)| *id);
+        let mut earlier = reserves.iter().peekable();
+        for (id, mut before) in accounts {
             self.count_risk(id);
+            while earlier.next_if(|(own, _)| *own < id).is_some() {}
+            if let (Some(before), Some((_, reserved))) = (&mut before, earlier.next_if(|(own, _)| *own == id))
+            {
+                before.reserved = *reserved;
+            }
             let after = &self.slots[id as usize].account;
             if before.as_ref() == Some(after) {
                 continue;
@@ -1044,6 +1090,13 @@ impl Ledger {
                 Some(Record::Account(after.clone())),
             ));
         }
+        let alone = reserves.into_iter().filter_map(|(id, before)| {
+            let slot = &self.slots[id as usize];
+            let after = slot.account.reserved;
+            let changed = slot.stamp != self.sequence && before != after;
+            changed.then_some((AccountId(u64::from(id)), before, after))
+        });
+        let reserves = alone.collect();
         for (at, exit) in self.exits.iter().enumerate().skip(journal.exits) {
             changes.push((RecordKey::Exit(at as u64), None, Some(Record::Exit(exit.clone()))));
         }
@@ -1074,7 +1127,7 @@ impl Ledger {
             }
         }
         self.assert_conserved();
-        BlockDelta { height: self.globals.height, changes, events: journal.events }
+        BlockDelta { height: self.globals.height, changes, reserves, events: journal.events }
     }
 
     fn assert_conserved(&self) {
@@ -1099,6 +1152,9 @@ impl Ledger {
         for (key, before, _) in delta.changes.iter().rev() {
             self.put(*key, before.as_ref());
         }
+        for (id, before, _) in &delta.reserves {
+            self.slots[id.0 as usize].account.reserved = *before;
+        }
         self.assert_conserved();
     }
 
@@ -1111,6 +1167,9 @@ impl Ledger {
         assert!(delta.height == self.globals.height.next(), "only the next block can be redone");
         for (key, _, after) in &delta.changes {
             self.put(*key, after.as_ref());
+        }
+        for (id, _, after) in &delta.reserves {
+            self.slots[id.0 as usize].account.reserved = *after;
         }
         self.assert_conserved();
     }

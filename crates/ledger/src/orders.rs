@@ -223,6 +223,16 @@ struct Exposed {
     limits: Limits,
     /// Whether all this was known without looking at the orders.
     known: bool,
+    /// What is reserved for that, if it was computed since it changed.
+    need: Option<i128>,
+}
+
+/// An account while its orders are checked one after the other. What does not change meanwhile is computed once.
+struct Beside {
+    /// Its open orders, those included that were accepted before.
+    exposures: Vec<Exposed>,
+    /// Its cross compartment.
+    cross: Option<health::Sums>,
 }
 
 /// Extreme limits of orders that add risk.
@@ -282,7 +292,8 @@ impl Exposed {
         };
         if found.get(at).is_none_or(|own| own.market != market) {
             let (exposure, limits) = (Exposure::default(), Limits::default());
-            found.insert(at, Self { market, envelope: envelope(market), exposure, limits, known: false });
+            let envelope = envelope(market);
+            found.insert(at, Self { market, envelope, exposure, limits, known: false, need: None });
         }
         &mut found[at]
     }
@@ -308,22 +319,23 @@ pub(crate) struct Book {
     pub zones: BTreeMap<u8, ZoneState>,
     // Derived from here on.
     /// By market: lots of orders that add risk, bought and sold.
-    potential: BTreeMap<MarketId, (i64, i64)>,
+    potential: Vec<(i64, i64)>,
     /// By zone: whose orders settled parts touched, and which. Each at least once, and perhaps others: whoever reads
     /// it looks at the order.
     touched: BTreeMap<u8, Vec<(u32, OrderId)>>,
     /// By market: orders that do not wait for a trigger, which are those that a zone knows or will.
-    zoned: BTreeMap<MarketId, u32>,
+    zoned: Vec<u32>,
     /// Orders that wait for a trigger.
     pub triggers: Triggers,
 }
 
-fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K, sign: i64) {
-    let count = counts.entry(key).or_default();
-    *count = (i64::from(*count) + sign) as u32;
-    if *count == 0 {
-        counts.remove(&key);
+/// What is kept for a market.
+fn at<T: Clone + Default>(markets: &mut Vec<T>, market: MarketId) -> &mut T {
+    let at = usize::from(market.0);
+    if markets.len() <= at {
+        markets.resize(at + 1, T::default());
     }
+    &mut markets[at]
 }
 
 impl Book {
@@ -332,12 +344,15 @@ impl Book {
         let (account, market) = (order.account.0 as u32, order.terms.market);
         match order.waiting {
             Some(waiting) => self.triggers.tally(id, order, waiting, sign > 0),
-            None => count(&mut self.zoned, market, sign),
+            None => {
+                let zoned = at(&mut self.zoned, market);
+                *zoned = (i64::from(*zoned) + sign) as u32;
+            }
         }
         if !order.terms.closes() {
             let lots = sign * order.live().0;
             if lots != 0 {
-                let potential = self.potential.entry(market).or_default();
+                let potential = at(&mut self.potential, market);
                 match order.terms.side {
                     Side::Buy => potential.0 += lots,
                     Side::Sell => potential.1 += lots,
@@ -361,7 +376,7 @@ impl Book {
         if !terms.closes() {
             let more = new.live().0 - old.live().0;
             if more != 0 {
-                let potential = self.potential.entry(terms.market).or_default();
+                let potential = at(&mut self.potential, terms.market);
                 match terms.side {
                     Side::Buy => potential.0 += more,
                     Side::Sell => potential.1 += more,
@@ -447,7 +462,7 @@ impl Book {
 
     /// By how much the open interest of a market can grow at most.
     pub fn potential(&self, market: MarketId) -> i64 {
-        self.potential.get(&market).map_or(0, |(buys, sells)| *buys.min(sells))
+        self.potential.get(usize::from(market.0)).map_or(0, |(buys, sells)| *buys.min(sells))
     }
 
     pub fn record(&self, key: RecordKey) -> Option<Record> {
@@ -744,21 +759,23 @@ impl Ledger {
         own.map_or(Exposure::default(), |own| own.exposure)
     }
 
+    /// What is reserved for the orders of an account in a market.
+    fn need(&self, account: &Account, of: &Exposed) -> i128 {
+        let Exposed { market, exposure: own, .. } = of;
+        let sheet = &self.sheets[usize::from(market.0)];
+        let growth = kernel::worst_growth(
+            i128::from(sheet.unit),
+            i128::from(account.lots(*market).0),
+            i128::from(own.buys),
+            i128::from(own.sells),
+            &sheet.tiers,
+            account.own_rate(*market),
+        );
+        growth.ceil_div(million()) + own.friction
+    }
+
     fn reserved_for(&self, account: &Account, exposures: &[Exposed]) -> Atoms {
-        let mut reserved = 0;
-        for Exposed { market, exposure: own, .. } in exposures {
-            let sheet = &self.sheets[usize::from(market.0)];
-            let growth = kernel::worst_growth(
-                i128::from(sheet.unit),
-                i128::from(account.lots(*market).0),
-                i128::from(own.buys),
-                i128::from(own.sells),
-                &sheet.tiers,
-                account.own_rate(*market),
-            );
-            reserved += growth.ceil_div(million()) + own.friction;
-        }
-        Atoms(reserved)
+        Atoms(exposures.iter().map(|own| own.need.unwrap_or_else(|| self.need(account, own))).sum())
     }
 
     /// What an account's open orders need to have reserved, at these positions.
@@ -792,11 +809,16 @@ impl Ledger {
     /// Recomputes what is reserved for an account's orders.
     pub(crate) fn reserve(&mut self, id: u32) {
         let exposed = self.exposures(id);
-        self.keep_calm(id, &exposed);
+        self.reserve_for(id, &exposed);
+    }
+
+    /// The same where it is known what the orders come to.
+    fn reserve_for(&mut self, id: u32, exposed: &[Exposed]) {
+        self.keep_calm(id, exposed);
         let account = &self.slots[id as usize].account;
-        let reserved = self.reserved_for(account, &exposed);
+        let reserved = self.reserved_for(account, exposed);
         if reserved != account.reserved {
-            self.account_mut(id).reserved = reserved;
+            self.set_reserved(id, reserved);
         }
     }
 
@@ -819,12 +841,7 @@ impl Ledger {
         let mut exposed = Vec::new();
         for id in accounts {
             self.exposed(id, envelope, &mut exposed);
-            self.keep_calm(id, &exposed);
-            let account = &self.slots[id as usize].account;
-            let reserved = self.reserved_for(account, &exposed);
-            if reserved != account.reserved {
-                self.account_mut(id).reserved = reserved;
-            }
+            self.reserve_for(id, &exposed);
         }
     }
 
@@ -865,8 +882,12 @@ impl Ledger {
     /// The id of the next entry of this block.
     fn next_entry(&self) -> OrderId {
         let height = self.globals.height;
-        let last = self.book.entries.get(&height).and_then(BTreeMap::last_key_value);
-        OrderId { height, index: last.map_or(0, |(index, _)| index + 1) }
+        let index = self.entries_in_block().unwrap_or_else(|| {
+            // Between blocks, as if the last one went on.
+            let last = self.book.entries.get(&height).and_then(BTreeMap::last_key_value);
+            last.map_or(0, |(index, _)| index + 1)
+        });
+        OrderId { height, index }
     }
 
     /// Whether the block takes so many entries more.
@@ -899,7 +920,11 @@ impl Ledger {
         terms: &Terms,
         placing: Placing,
     ) -> Result<(), Refusal> {
-        self.check_beside(account, terms, placing, &mut self.exposures(account.0 as u32))
+        self.check_beside(account, terms, placing, &mut self.beside(account))
+    }
+
+    fn beside(&self, account: AccountId) -> Beside {
+        Beside { exposures: self.exposures(account.0 as u32), cross: None }
     }
 
     /// The same beside what is exposed already, to which it is added if it is accepted.
@@ -908,17 +933,25 @@ impl Ledger {
         account: AccountId,
         terms: &Terms,
         placing: Placing,
-        exposures: &mut Vec<Exposed>,
+        beside: &mut Beside,
     ) -> Result<(), Refusal> {
         self.check_terms(account, terms, placing)?;
-        let own = Exposed::of(exposures, terms.market, |market| self.envelope(market));
-        let before = own.exposure;
+        let own = Exposed::of(&mut beside.exposures, terms.market, |market| self.envelope(market));
+        let before = (own.exposure, own.need);
         let waits = placing == Placing::Later;
         self.add_exposure(&mut own.exposure, terms, terms.limit, terms.lots.0, waits, own.envelope);
+        own.need = None;
         let after = own.exposure;
-        let verdict = self.check_exposed(account, terms, waits, &after, exposures);
-        if verdict.is_err() {
-            Exposed::of(exposures, terms.market, |market| self.envelope(market)).exposure = before;
+        let verdict = self.check_exposed(account, terms, waits, &after, beside);
+        let own = Exposed::of(&mut beside.exposures, terms.market, |market| self.envelope(market));
+        match verdict {
+            Ok(()) => {
+                own.known = false;
+                if !terms.closes() {
+                    own.limits.add(terms.side, terms.limit);
+                }
+            }
+            Err(_) => (own.exposure, own.need) = before,
         }
         verdict
     }
@@ -964,7 +997,7 @@ impl Ledger {
         terms: &Terms,
         waits: bool,
         own: &Exposure,
-        exposures: &[Exposed],
+        beside: &mut Beside,
     ) -> Result<(), Refusal> {
         let signer = &self.slots[account.0 as usize].account;
         let market = self.market(terms.market).ok_or(Refusal::UnknownMarket)?;
@@ -991,10 +1024,11 @@ impl Ledger {
         if held + own.buys > cap || own.sells - held > cap {
             return Err(Refusal::PositionCap);
         }
-        if Self::markets_used(signer, exposures) > limits::MAX_POSITIONS_PER_ACCOUNT {
+        if Self::markets_used(signer, &beside.exposures) > limits::MAX_POSITIONS_PER_ACCOUNT {
             return Err(Refusal::TooManyPositions);
         }
-        let (mut buys, mut sells) = self.book.potential.get(&terms.market).copied().unwrap_or_default();
+        let (mut buys, mut sells) =
+            self.book.potential.get(usize::from(terms.market.0)).copied().unwrap_or_default();
         match terms.side {
             Side::Buy => buys += terms.lots.0,
             Side::Sell => sells += terms.lots.0,
@@ -1003,19 +1037,34 @@ impl Ledger {
         if grows > 0 && market.open_interest.0 + buys.min(sells) > params.open_interest_cap.0 {
             return Err(Refusal::OpenInterestCap);
         }
-        let reserved = self.reserved_for(signer, exposures);
-        if self.covers(signer, terms.market, true, reserved) {
+        for own in &mut beside.exposures {
+            own.need = own.need.or_else(|| Some(self.need(signer, own)));
+        }
+        let reserved = self.reserved_for(signer, &beside.exposures);
+        let cross = beside.cross.get_or_insert_with(|| self.cross(signer));
+        if self.covers(signer, cross, terms.market, true, reserved) {
             Ok(())
         } else {
             Err(Refusal::InsufficientMargin)
         }
     }
 
+    /// The cross compartment as it counts against new risk.
+    fn cross(&self, account: &Account) -> health::Sums {
+        health::sums(account, Compartment::Cross, &self.sheets, Valuation::Adverse)
+    }
+
     /// Whether an account covers its initial margin with this much reserved, in cross and in this market. If it is
     /// isolated there and orders may `open` something, what they need is moved when they are filled, so unrealised
     /// profit does not count.
-    fn covers(&self, account: &Account, market: MarketId, open: bool, reserved: Atoms) -> bool {
-        let cross = health::sums(account, Compartment::Cross, &self.sheets, Valuation::Adverse);
+    fn covers(
+        &self,
+        account: &Account,
+        cross: &health::Sums,
+        market: MarketId,
+        open: bool,
+        reserved: Atoms,
+    ) -> bool {
         let moves = open && self.opens_isolated(account, market);
         let safe = if moves { cross.equity.min(account.collateral.0) } else { cross.equity };
         safe - cross.initial_atoms() >= reserved.0 && !self.lacks_isolated(account, market)
@@ -1023,7 +1072,7 @@ impl Ledger {
 
     /// Whether an account, with what it has reserved, covers its initial margin in cross and in this market.
     pub(crate) fn covers_orders(&self, account: &Account, market: MarketId, open: bool) -> bool {
-        self.covers(account, market, open, account.reserved)
+        self.covers(account, &self.cross(account), market, open, account.reserved)
     }
 
     /// Markets in which an account has a position or may get one.
@@ -1070,43 +1119,43 @@ impl Ledger {
     fn open(&mut self, account: AccountId, id: OrderId, terms: Terms, waiting: Option<Waiting>) {
         let open =
             OpenOrder { account, terms, spent: Lots::ZERO, slid: None, ended: false, leaving: None, waiting };
-        self.set_order(id, Some(open));
+        // Its id was never used before.
+        self.remember_order(id, account.0 as u32, None);
+        self.put_order(id, Some(open));
     }
 
     /// What they need together is reserved once. Each is checked beside those before it.
     pub(crate) fn place_many(&mut self, account: AccountId, orders: &[Terms]) -> Statuses {
         let first = self.next_entry();
-        let mut exposures = self.exposures(account.0 as u32);
+        let mut beside = self.beside(account);
         let verdicts = Verdicts::of(orders, |terms| {
-            self.check_beside(account, terms, Placing::Now, &mut exposures)?;
+            self.check_beside(account, terms, Placing::Now, &mut beside)?;
             let id = self.enter(self.zone_of(terms.market), account, Request::Place(*terms));
             self.open(account, id, *terms, None);
             Ok(())
         });
-        self.reserve(account.0 as u32);
+        // What was refused left nothing behind.
+        self.reserve_for(account.0 as u32, &beside.exposures);
         Statuses { first, verdicts }
     }
 
     /// The account's orders of this name in a market that can still be named: the newest first.
-    fn named(&self, account: AccountId, market: MarketId, name: Name) -> Vec<(OrderId, OpenOrder)> {
-        let fits = |id: OrderId, order: &OpenOrder| {
-            order.terms.market == market
-                && !order.ended
-                && order.leaving.is_none()
-                && match name {
-                    Name::Id(name) => name == id,
-                    Name::Cloid(cloid) => order.terms.cloid == Some(cloid),
-                }
-        };
-        if let Name::Id(id) = name {
-            let own = self.book.orders.get_of(account, &id);
-            let own = own.filter(|order| order.account == account && fits(id, order));
-            return own.map(|order| (id, *order)).into_iter().collect();
+    fn named(&self, account: AccountId, market: MarketId, name: Name) -> Vec<OrderId> {
+        let open = |order: &OpenOrder| order.terms.market == market && order.stays();
+        match name {
+            Name::Id(id) => {
+                let own =
+                    u32::try_from(account.0).ok().and_then(|account| self.book.orders.held(account, id));
+                own.filter(|held| open(&held.order)).map(|_| id).into_iter().collect()
+            }
+            Name::Cloid(cloid) => {
+                let fits = |order: &OpenOrder| order.terms.cloid == Some(cloid) && open(order);
+                let own = self.book.of(account.0 as u32).filter(|(_, order)| fits(order));
+                let mut own: Vec<OrderId> = own.map(|(id, _)| id).collect();
+                own.reverse();
+                own
+            }
         }
-        let own = self.book.of(account.0 as u32).filter(|(id, order)| fits(*id, order));
-        let mut own: Vec<_> = own.map(|(id, order)| (id, *order)).collect();
-        own.reverse();
-        own
     }
 
     pub(crate) fn plan_cancel(
@@ -1120,11 +1169,11 @@ impl Ledger {
         if own.is_empty() {
             return Err(Refusal::UnknownOrder);
         }
-        let zoned = own.iter().any(|(_, order)| order.waiting.is_none());
+        let zoned = own.iter().any(|id| !id.is_trigger());
         if zoned && !self.has_room(1, MAX_ASKED_ENTRIES) {
             return Err(Refusal::InboxFull);
         }
-        Ok(own.into_iter().map(|(id, _)| id).collect())
+        Ok(own)
     }
 
     /// Orders of one name. They either wait for a trigger, or are in their zone.
@@ -1134,7 +1183,7 @@ impl Ledger {
             return;
         }
         self.enter(self.zone_of(market), account, Request::Cancel { market, order: name });
-        self.leave(orders);
+        self.leave(account, orders);
     }
 
     pub(crate) fn cancel_many(&mut self, account: AccountId, names: &[(MarketId, Name)]) -> (u32, Verdicts) {
@@ -1149,12 +1198,10 @@ impl Ledger {
     }
 
     /// These orders are cancelled in this block's inbox.
-    fn leave(&mut self, orders: &[OrderId]) {
+    fn leave(&mut self, account: AccountId, orders: &[OrderId]) {
         let height = self.globals.height;
         for id in orders {
-            if let Some(order) = self.book.orders.get(id).copied() {
-                self.set_order(*id, Some(OpenOrder { leaving: Some(height), ..order }));
-            }
+            self.touch(account.0 as u32, *id, |order| order.leaving = Some(height));
         }
     }
 
@@ -1201,7 +1248,7 @@ impl Ledger {
         let mut leaving = self.end_triggers(account.0 as u32, why, meant);
         for (zone, orders) in zones {
             self.enter(zone, account, Request::CancelAll { market, keep_reduce_only });
-            self.leave(&orders);
+            self.leave(account, &orders);
             leaving += orders.len() as u32;
         }
         leaving
@@ -1217,7 +1264,8 @@ impl Ledger {
         lots: Lots,
     ) -> Result<Terms, Refusal> {
         self.market(market).ok_or(Refusal::UnknownMarket)?;
-        let (_, order) = *self.named(account, market, name).first().ok_or(Refusal::UnknownOrder)?;
+        let id = *self.named(account, market, name).first().ok_or(Refusal::UnknownOrder)?;
+        let order = self.book.orders.get_of(account, &id).ok_or(Refusal::UnknownOrder)?;
         if order.waiting.is_some() {
             return Err(Refusal::TriggerWaits);
         }
@@ -1283,8 +1331,9 @@ impl Ledger {
             }
             for (market, orders) in markets {
                 let request = Request::CancelAll { market: Some(market), keep_reduce_only: true };
-                self.enter(self.zone_of(market), AccountId(u64::from(id)), request);
-                self.leave(&orders);
+                let account = AccountId(u64::from(id));
+                self.enter(self.zone_of(market), account, request);
+                self.leave(account, &orders);
             }
         }
         dropped
@@ -1334,8 +1383,10 @@ impl Ledger {
         let busy: BTreeSet<u8> = self
             .book
             .zoned
-            .keys()
-            .map(|market| self.zone_of(*market))
+            .iter()
+            .zip(&self.markets)
+            .filter(|(orders, _)| **orders > 0)
+            .map(|(_, market)| market.params.orders.zone)
             .chain(self.book.entries.get(&height).into_iter().flat_map(BTreeMap::values).map(|own| own.zone))
             .collect();
         for zone in busy {

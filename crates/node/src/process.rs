@@ -166,15 +166,41 @@ pub fn run(
     })
 }
 
-/// What a zone's thread gets where processors are short: as little as there is. Several zones of several validators on one
-/// machine must not add up to a share that consensus would miss.
+/// What a zone's thread gets where processors are short and the system knows no less: several zones of several validators on
+/// one machine must not add up to a share that consensus would miss.
+#[cfg(target_os = "linux")]
 const ZONE_NICE: i32 = 19;
 
-/// Lowers the priority of the calling thread, so that an auction never takes a processor from consensus. Where
-/// the system does not allow it, the zone runs as it is.
+/// Makes the calling thread give way to all others, so that an auction never takes a processor from consensus.
+///
+/// On Linux it is put into `SCHED_IDLE`: any other thread that wakes up takes its processor at once, and a processor that
+/// runs nothing else counts as free. A low `nice` value alone does neither: its thread ends its slice first, and the one
+/// that woke up may be queued behind it. Where the policy is not allowed, that value is what it gets. On other systems it
+/// gets the lowest priority that they give a thread.
+///
+/// Such a thread can be stopped anywhere and for long: nobody may wait for a lock that it takes. Where the system allows
+/// none of this, the zone runs as it is.
+#[cfg(target_os = "linux")]
 fn give_way() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+        set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
+    };
+    // It also resets the nice value, which a process that was started with one may not: then the policy holds all the same.
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle));
+    if thread_schedule_policy() != Ok(Normal(Idle)) {
+        tracing::warn!(?set, "a zone's thread is not allowed to be idle; it gets a low priority instead");
+    }
+    // Of the calling thread, in spite of its name. It counts where the policy does not hold.
     if let Err(error) = rustix::process::setpriority_process(None, ZONE_NICE) {
         tracing::warn!(%error, "cannot lower the priority of a zone's thread");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {
+    if let Err(error) = thread_priority::set_current_thread_priority(thread_priority::ThreadPriority::Min) {
+        tracing::warn!(?error, "cannot lower the priority of a zone's thread");
     }
 }
 
@@ -183,4 +209,24 @@ pub fn wall_ms() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
+
+    #[test]
+    fn a_thread_that_gives_way_is_idle_and_the_others_are_not() {
+        let policy = || thread_schedule_policy().expect("a thread has a policy");
+        let before = policy();
+        let given = std::thread::spawn(move || {
+            give_way();
+            policy()
+        });
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(given.join().expect("it does not panic"), idle);
+        assert_eq!(policy(), before);
+        assert_ne!(before, idle);
+    }
 }
