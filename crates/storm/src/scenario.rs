@@ -14,6 +14,7 @@
 //! asymmetry = 0.1                  # one direction this share longer, the other shorter
 //! loss = 0.001                     # share of messages that never arrive; duplicate and reorder alike
 //! bandwidth_mbit = 1_000           # of each validator, each way
+//! leader_timeout_ms = 3_000        # the other timeouts of consensus keep their proportion to it
 //!
 //! [capacity]
 //! slowdown = 100.0                 # checks and executions take so many times as long as calibrated
@@ -224,6 +225,17 @@ pub struct NetworkPlan {
     /// Of each validator, each way; not limited if left out.
     #[serde(default)]
     pub bandwidth_mbit: Option<u32>,
+    /// How long a leader has to propose. Certification has twice as long, a retry comes after a sixth, a request to a peer is
+    /// given up after a third: as in production, where it is [`PRODUCTION_LEADER_MS`].
+    #[serde(default = "production_leader")]
+    pub leader_timeout_ms: u64,
+}
+
+/// What a leader has in production.
+pub const PRODUCTION_LEADER_MS: u64 = 3_000;
+
+const fn production_leader() -> u64 {
+    PRODUCTION_LEADER_MS
 }
 
 /// Validators of a region.
@@ -750,6 +762,7 @@ impl Plan {
         within("network", 0, "the number of validators", self.validators(), (1, MAX_VALIDATORS))?;
         within("network", 0, "jitter_ms", self.network.jitter_ms, (0.0, 1_000.0))?;
         within("network", 0, "asymmetry", self.network.asymmetry.0, (0.0, 0.9))?;
+        within("network", 0, "leader_timeout_ms", self.network.leader_timeout_ms, (100, 60_000))?;
         within("network", 0, "bandwidth_mbit", self.network.bandwidth_mbit.unwrap_or(1), (1, 1_000_000))?;
         Topology::aws(&self.places()).map(|_| ()).map_err(|error| {
             (
