@@ -942,6 +942,13 @@ pub fn caveats(scenario: &Scenario) -> Vec<String> {
             plan.capacity.slowdown
         ));
     }
+    let leader_ms = plan.network.leader_timeout_ms;
+    if leader_ms != crate::scenario::PRODUCTION_LEADER_MS {
+        all.push(format!(
+            "A leader has {leader_ms} ms to propose, where production has {} ms by default; other timeouts are in proportion.",
+            crate::scenario::PRODUCTION_LEADER_MS
+        ));
+    }
     if plan.market.synthetic.is_some() {
         all.push("The price path has a stated shape; it is no recording.".to_owned());
     }

@@ -227,7 +227,7 @@ impl Setup {
         multiple: Option<f64>,
         calibration: Calibration,
     ) -> Result<Self, SimError> {
-        let timeouts = Timeouts::default();
+        let timeouts = timeouts(plan);
         let world = World::build(plan, seed, &timeouts)?;
         let topology =
             Topology::aws(&plan.places()).map_err(|error| SimError::Simulator(error.to_string()))?;
@@ -266,6 +266,17 @@ impl Setup {
     /// How many may be Byzantine.
     pub fn faulty(&self) -> usize {
         (self.plan.validators() - 1) / 3
+    }
+}
+
+fn timeouts(plan: &Plan) -> Timeouts {
+    let leader = Duration::from_millis(plan.network.leader_timeout_ms);
+    Timeouts {
+        leader,
+        certification: leader * 2,
+        retry: leader / 6,
+        fetch: leader / 3,
+        ..Timeouts::default()
     }
 }
 

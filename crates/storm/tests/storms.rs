@@ -15,12 +15,13 @@ fn scenario(duration_ms: u64, rest: &str) -> Scenario {
         r#"
 hypothesis = "it holds"
 duration_ms = {duration_ms}
-drain_ms = 3_000
-warmup_ms = 500
+drain_ms = 1_200
+warmup_ms = 300
 
 [network]
 regions = [{{ name = "eu-west-1", validators = 2 }}, {{ name = "eu-central-1", validators = 2 }}]
 jitter_ms = 1
+leader_timeout_ms = 600
 
 [capacity]
 slowdown = 40
@@ -78,7 +79,7 @@ const CALM: &str =
 
 #[test]
 fn the_same_seed_gives_the_same_record_and_another_gives_another() {
-    let storm = scenario(3_000, CALM);
+    let storm = scenario(2_000, CALM);
     let (first, again, other) = (ran(&storm, 7), ran(&storm, 7), ran(&storm, 8));
     held(&first);
     assert_eq!(first.digest, again.digest);
@@ -89,128 +90,128 @@ fn the_same_seed_gives_the_same_record_and_another_gives_another() {
     assert!(run.safety.p1_checked > 10, "{:?}", run.safety);
     assert!(run.lanes.rescue.latency.p50_ms > run.network.bound_ms / 2.0);
     assert!(run.prediction.is_some());
-    let json = serde_json::to_string(&first).unwrap();
-    assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), first, "a record survives its file");
+    // A reader may be off by the last bit of a float, and by nothing else.
+    let read: Record = serde_json::from_str(&serde_json::to_string(&first).unwrap()).unwrap();
+    assert_eq!((&read.digest, read.verdict), (&first.digest, first.verdict));
+    let (own, back) = (&first.runs[0], &read.runs[0]);
+    assert_eq!((&back.blocks, &back.marks, &back.book), (&own.blocks, &own.marks, &own.book));
+    assert_eq!(back.lanes.rescue.traces, own.lanes.rescue.traces);
 }
 
 #[test]
-fn a_demand_that_cannot_be_met_is_not_met() {
-    let record = ran(&scenario(2_000, "\n[criteria]\nrescue_p99_ms = 1\nfinality_p99_ms = 1\n"), 1);
+fn a_demand_that_is_impossible_or_has_nothing_to_measure_is_not_met() {
+    let demands = "\n[criteria]\nrescue_p99_ms = 1\nfinality_p99_ms = 1\ncensored_blocks = 5\n";
+    let record = ran(&scenario(1_000, demands), 1);
     safe(&record);
     assert_eq!(record.verdict, Verdict::NotHeld);
     for name in ["rescue_p99_ms", "finality_p99_ms"] {
         let own = criterion(&record, name);
         assert!(!own.met && own.measured.is_some_and(|measured| measured > 1.0), "{own:?}");
     }
+    let nothing = criterion(&record, "censored_blocks");
+    assert!(!nothing.met && nothing.measured.is_none(), "{nothing:?}");
 }
 
-#[test]
-fn a_demand_without_anything_to_measure_is_not_met() {
-    let record = ran(&scenario(2_000, "\n[criteria]\ncensored_blocks = 5\n"), 1);
-    assert_eq!(record.verdict, Verdict::NotHeld);
-    assert!(criterion(&record, "censored_blocks").measured.is_none());
-}
-
-/// A fault for two of four seconds, and how often it fired.
-fn fault(text: &str, seed: u64) -> Record {
-    let record = ran(&scenario(4_000, &format!("\n[[fault]]\n{text}\n[criteria]\n")), seed);
+/// Faults within two seconds, all of which must fire.
+fn faults(texts: &[&str], seed: u64) -> Record {
+    let all: String = texts.iter().map(|text| format!("\n[[fault]]\n{text}\n")).collect();
+    let record = ran(&scenario(2_000, &format!("{all}\n[criteria]\nliquidated_at_least = 1\n")), seed);
     safe(&record);
     let fired = criterion(&record, "faults_fired");
-    assert!(fired.met, "{text}: {fired:?}");
+    assert!(fired.met, "{texts:?}: {fired:?}");
     record
 }
 
 #[test]
 fn a_crashed_validator_comes_back_on_its_disk() {
-    for seed in 0..2 {
-        let record =
-            fault("kind = \"crash\"\nat_ms = 1_000\nuntil_ms = 2_500\nwho = { validators = [1] }", seed);
-        let run = &record.runs[0];
-        assert_eq!(run.network.validators[1].starts, 2);
-        assert!(run.heals[0].finality_after_ms.is_some());
-        assert_eq!(run.faults[0].fired, 1);
-    }
+    let record = faults(&["kind = \"crash\"\nat_ms = 500\nuntil_ms = 1_200\nwho = { validators = [1] }"], 0);
+    let run = &record.runs[0];
+    assert_eq!(run.network.validators[1].starts, 2);
+    assert!(run.heals[0].finality_after_ms.is_some());
+    assert_eq!(run.faults[0].fired, 1);
 }
 
 #[test]
 fn a_partition_without_a_quorum_halts_and_heals() {
     let record =
-        fault("kind = \"partition\"\nat_ms = 1_000\nuntil_ms = 3_000\nwho = { region = \"eu-west-1\" }", 3);
-    let heal = &record.runs[0].heals[0];
-    assert!(heal.was_halted, "{heal:?}");
-    assert!(heal.finality_after_ms.is_some(), "{heal:?}");
-    assert!(record.runs[0].totals.longest_gap_ms >= 1_500, "{:?}", record.runs[0].totals);
+        faults(&["kind = \"partition\"\nat_ms = 400\nuntil_ms = 1_600\nwho = { region = \"eu-west-1\" }"], 3);
+    let run = &record.runs[0];
+    assert!(run.heals[0].was_halted, "{:?}", run.heals);
+    assert!(run.heals[0].finality_after_ms.is_some_and(|ms| ms < 1_000), "{:?}", run.heals);
+    assert!(run.totals.longest_gap_ms >= 1_000, "{:?}", run.totals);
 }
 
 #[test]
-fn links_can_lose_delay_double_and_reorder() {
-    let who = "at_ms = 1_000\nuntil_ms = 3_000\nwho = { validators = [0] }";
-    for (seed, text) in [
-        format!("kind = \"loss\"\nshare = 0.3\n{who}"),
-        format!("kind = \"delay\"\ndelay_ms = 80\njitter_ms = 20\ntowards = {{ validators = [1] }}\n{who}"),
-        format!("kind = \"duplicate\"\nshare = 0.5\n{who}"),
-        format!("kind = \"reorder\"\nshare = 0.3\ndelay_ms = 40\n{who}"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let record = fault(&text, seed as u64);
-        assert!(record.runs[0].totals.blocks > 10, "{text}: {:?}", record.runs[0].totals);
-    }
+fn links_lose_delay_double_and_reorder_and_the_chain_goes_on() {
+    let record = faults(
+        &[
+            "kind = \"loss\"\nshare = 0.2\nwho = { validators = [0] }",
+            "kind = \"delay\"\ndelay_ms = 60\njitter_ms = 20\nwho = { validators = [1] }\ntowards = { validators = [0] }",
+            "kind = \"duplicate\"\nshare = 0.5\nwho = { validators = [2] }",
+            "kind = \"reorder\"\nshare = 0.2\ndelay_ms = 40\nwho = { validators = [3] }",
+        ],
+        1,
+    );
+    assert!(record.runs[0].totals.blocks > 5, "{:?}", record.runs[0].totals);
 }
 
 #[test]
 fn an_attack_on_the_next_leaders_is_felt_and_survived() {
-    let record = fault("kind = \"hunt_leader\"\nshare = 0.9\nat_ms = 1_000\nuntil_ms = 2_500", 4);
+    let record = faults(&["kind = \"hunt_leader\"\nshare = 0.9\nat_ms = 400\nuntil_ms = 1_000"], 4);
     assert!(record.runs[0].faults[0].fired > 10);
+    assert!(record.runs[0].heals[0].finality_after_ms.is_some());
 }
 
 #[test]
-fn feeds_can_die_freeze_and_lie_and_clocks_can_be_wrong() {
-    for (seed, text) in [
-        "kind = \"feed_death\"\nat_ms = 500\nwho = { validators = [2] }",
-        "kind = \"feed_freeze\"\nat_ms = 500\nwho = { validators = [2] }",
-        "kind = \"feed_skew\"\nskew_ppm = 50_000\nat_ms = 500\nwho = { validators = [2] }",
-        "kind = \"clock_skew\"\ndelay_ms = 300\nwho = { validators = [2] }",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let record = fault(text, seed as u64);
-        assert!(record.runs[0].totals.accounts_liquidated > 0, "{text}: {:?}", record.runs[0].totals);
-    }
+fn the_feeds_of_one_validator_die_freeze_and_lie_and_its_clock_is_wrong() {
+    let record = faults(
+        &[
+            "kind = \"feed_death\"\nat_ms = 300\nuntil_ms = 700\nwho = { validators = [2] }",
+            "kind = \"feed_freeze\"\nat_ms = 700\nuntil_ms = 1_100\nwho = { validators = [2] }",
+            "kind = \"feed_skew\"\nskew_ppm = 50_000\nat_ms = 1_100\nwho = { validators = [2] }",
+            "kind = \"clock_skew\"\ndelay_ms = 300\nwho = { validators = [2] }",
+        ],
+        2,
+    );
+    assert!(criterion(&record, "liquidated_at_least").met, "{:?}", record.runs[0].totals);
 }
 
 #[test]
 fn one_of_four_may_do_what_it_likes() {
-    for (seed, text) in [
-        "kind = \"censor\"\naccounts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]",
-        "kind = \"withhold_observations\"",
-        "kind = \"never_propose\"",
-        "kind = \"list_phantoms\"",
-        "kind = \"lie_price\"\nppm = 3_000_000",
-        "kind = \"lie_time\"\nclock_ms = 3_600_000",
+    let liar = |text: &str| format!("\n[[byzantine]]\n{text}\nvalidators = [1]\n");
+    let silent = liar("kind = \"withhold_observations\"");
+    let false_witness = [
+        "list_phantoms\"",
+        "lie_price\"\nppm = 3_000_000",
+        "lie_time\"\nclock_ms = 3_600_000",
+        "never_propose\"",
     ]
-    .into_iter()
-    .enumerate()
-    {
-        let rest =
-            format!("\n[[byzantine]]\n{text}\nvalidators = [1]\n[criteria]\nliquidated_at_least = 1\n");
-        let record = ran(&scenario(4_000, &rest), seed as u64);
+    .map(|kind| liar(&format!("kind = \"{kind}")))
+    .concat();
+    for (seed, liars) in [silent, false_witness].into_iter().enumerate() {
+        let record =
+            ran(&scenario(2_000, &format!("{liars}\n[criteria]\nliquidated_at_least = 1\n")), seed as u64);
         safe(&record);
         held(&record);
     }
 }
 
 #[test]
+fn a_censored_account_waits_for_few_blocks() {
+    let rest = "kinds = [\"order\"]\n\n[[traffic]]\nlane = \"rescue\"\nper_second = 20\naccounts = [1, 2, 3]\n\
+                kinds = [\"cancel_all\"]\n\n[[byzantine]]\nkind = \"censor\"\naccounts = [1, 2, 3]\nvalidators = [1]\n\n\
+                [criteria]\nrescues_missing = 0\ncensored_blocks = 4\n";
+    let record = ran(&scenario(2_000, rest), 5);
+    held(&record);
+}
+
+#[test]
 fn a_validator_that_runs_twice_forks_nothing() {
-    for seed in 0..2 {
-        let rest = "\n[[byzantine]]\nkind = \"equivocate\"\nvalidators = [1]\n[criteria]\n";
-        let record = ran(&scenario(5_000, rest), seed);
-        safe(&record);
-        assert!(criterion(&record, "faults_fired").met, "{:?}", record.runs[0].faults);
-        assert!(record.runs[0].totals.blocks > 10, "{:?}", record.runs[0].totals);
-    }
+    let rest = "\n[[byzantine]]\nkind = \"equivocate\"\nvalidators = [1]\n[criteria]\n";
+    let record = ran(&scenario(2_000, rest), 0);
+    safe(&record);
+    assert!(criterion(&record, "faults_fired").met, "{:?}", record.runs[0].faults);
+    assert!(record.runs[0].totals.blocks > 4, "{:?}", record.runs[0].totals);
 }
 
 #[test]
