@@ -391,7 +391,7 @@ where
             for arrived in batch {
                 // Nobody's signature is checked for a place that there is not.
                 if !self.ingress.mempool.has_room(&arrived.action, arrived.bytes) {
-                    self.ingress.submissions.note(&arrived.action, State::Shed);
+                    self.ingress.mempool.give_up(&arrived.action);
                     continue;
                 }
                 match keys(&world.ledger, self.chain, &arrived) {
@@ -428,7 +428,7 @@ where
                             refused.push((arrived, Refusal::NonceUsed));
                         }
                     }
-                    Err(_) => self.ingress.submissions.note(&arrived.action, State::Shed),
+                    Err(_) => self.ingress.mempool.give_up(&arrived.action),
                 }
             }
         });
