@@ -2,12 +2,13 @@
 
 mod devnet;
 mod display;
+mod model;
 mod tools;
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use seawall_node::log;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Zones run on threads that give way to all others and may be stopped anywhere, also while they allocate. This allocator
 /// has no lock that they could hold then; the system's has. It is also faster at the small records of a block.
@@ -41,6 +42,8 @@ enum Command {
     Export(tools::ExportArgs),
     /// Verifies an exported chain and builds a data directory from it.
     Import(tools::ImportArgs),
+    /// Predicts delay and loss of each lane for a load, and how long risk lets an action take.
+    Model(model::Args),
     /// Recorded crashes.
     #[command(subcommand)]
     Replay(Replay),
@@ -67,11 +70,14 @@ enum Replay {
 }
 
 fn main() -> ExitCode {
-    // The resolver reports every orderly stop of its validator as an error.
-    let filter = EnvFilter::try_from_env("SEAWALL_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("error,commonware_resolver::p2p::engine=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // A validator logs what its configuration says.
+    if !matches!(command, Command::Validator(_))
+        && let Err(error) = log::start(&log::quiet())
+    {
+        eprintln!("seawall: {error:#}");
+    }
+    let outcome = match command {
         Command::Devnet(args) => devnet::run(args),
         Command::Validator(args) => tools::validator(args),
         Command::Genesis(args) => tools::genesis(args),
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => tools::verify(args),
         Command::Export(args) => tools::export(args),
         Command::Import(args) => tools::import(args),
+        Command::Model(args) => model::run(args),
         Command::Replay(Replay::List) => {
             devnet::list_replays();
             Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use seawall_node::{
     export, genesis_file,
     inspect::{self, Query},
     keys::Keys,
+    log,
     process::wall_ms,
     stdio,
     verify::{self, Progress, Verified},
@@ -133,6 +134,7 @@ pub fn genesis(args: GenesisArgs) -> Result<ExitCode> {
             listen: peers[index].1,
             block_interval: Duration::from_millis(args.interval_ms),
             metrics: None,
+            submit: None,
             timeline,
             replay: Some(ReplayConfig { name: args.replay.clone(), feeds: feeds[index].clone() }),
             log: LogConfig::default(),
@@ -160,6 +162,7 @@ pub struct ValidatorArgs {
 /// Runs one validator until it is interrupted.
 pub fn validator(args: ValidatorArgs) -> Result<ExitCode> {
     let config = ValidatorConfig::read(&args.config)?;
+    log::start(&config.log)?;
     let policy = BuildPolicy { interval: config.block_interval, ..BuildPolicy::default() };
     stdio::run(&config, policy, args.stdio)?;
     Ok(ExitCode::SUCCESS)

@@ -84,6 +84,32 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Rescues while trades come at up to ten times the capacity: four validator processes, real sockets.
+    #[cfg(feature = "chain")]
+    Overload {
+        /// Trades a second while capacity is measured: more than it.
+        #[arg(long, value_name = "PER_S", default_value_t = 20_000.0)]
+        probe_rate: f64,
+        /// Rescues a second.
+        #[arg(long, value_name = "PER_S", default_value_t = 200.0)]
+        rescue_rate: f64,
+        /// Seconds of each point.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Program whose `validator` command is measured; this one if it has that command.
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
+        /// How the result is shown.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What sends actions for `overload`.
+    #[cfg(feature = "chain")]
+    #[command(hide = true)]
+    OverloadGenerator {
+        /// Addresses of validators, in JSON.
+        submit: String,
+    },
     /// Finality of simulated networks of 4 and 10 regions against the bound that distance sets.
     #[cfg(feature = "chain")]
     Finality {
@@ -187,13 +213,17 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
         }
         #[cfg(feature = "chain")]
         Command::Restart { accounts, program, output } => {
-            let program = match program {
-                Some(program) => program,
-                None if host.validates => std::env::current_exe()?,
-                None => return Err("name the program to measure: --program target/release/seawall".into()),
-            };
+            let program = program_of(program, host)?;
             show(&crate::restart::run(accounts, &program, &progress)?, output, &progress)
         }
+        #[cfg(feature = "chain")]
+        Command::Overload { probe_rate, rescue_rate, seconds, program, output } => {
+            let spec = crate::overload::Spec { probe_per_s: probe_rate, rescue_per_s: rescue_rate, seconds };
+            let program = program_of(program, host)?;
+            show(&crate::overload::run(&spec, &program, host.prefix, &progress)?, output, &progress)
+        }
+        #[cfg(feature = "chain")]
+        Command::OverloadGenerator { submit } => Ok(crate::overload::generate(&submit)?),
         #[cfg(feature = "chain")]
         Command::Finality { seconds, actions, seed, output } => {
             let calibration = seawall_storm::calibration::Calibration::committed()?;
@@ -215,6 +245,16 @@ pub fn run(command: Command, host: Host<'_>) -> Result<(), Box<dyn Error + Send 
             Ok(())
         }
         Command::Workload { workload } => Ok(workload::work(&workload)?),
+    }
+}
+
+/// The program whose `validator` command is measured.
+#[cfg(feature = "chain")]
+fn program_of(program: Option<PathBuf>, host: Host<'_>) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+    match program {
+        Some(program) => Ok(program),
+        None if host.validates => Ok(std::env::current_exe()?),
+        None => Err("name the program to measure: --program target/release/seawall".into()),
     }
 }
 

@@ -62,6 +62,8 @@ pub mod execution;
 pub mod finality;
 #[cfg(feature = "chain")]
 pub mod orders;
+#[cfg(feature = "chain")]
+pub mod overload;
 #[cfg(feature = "peers")]
 pub mod peers;
 #[cfg(feature = "chain")]

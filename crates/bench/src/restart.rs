@@ -14,12 +14,7 @@ use indicatif::ProgressBar;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use seawall_chain::{block::Block, timeline::Timeline};
-use seawall_node::{
-    config_file::{LogConfig, ValidatorConfig},
-    files::from_hex,
-    genesis_file,
-    keys::Keys,
-};
+use seawall_node::{config_file::ValidatorConfig, files::from_hex, genesis_file, keys::Keys, log};
 use serde::Serialize;
 use std::{
     fmt,
@@ -148,9 +143,10 @@ pub fn run(accounts: u64, program: &Path, progress: &ProgressBar) -> anyhow::Res
         listen,
         block_interval: Duration::from_millis(100),
         metrics: None,
+        submit: None,
         timeline: Timeline { wall_origin_ms: u64::try_from(now)?, chain_origin_ms: START.get(), speed: 1 },
         replay: None,
-        log: LogConfig::default(),
+        log: log::quiet(),
         peers: vec![(public, listen)],
     };
     let path = root.join("validator.toml");

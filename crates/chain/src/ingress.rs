@@ -416,7 +416,7 @@ where
             for arrived in batch.take().into_iter().flatten() {
                 // Nobody's signature is checked for a place that there is not.
                 if !self.ingress.mempool.has_room(&arrived.action, arrived.bytes) {
-                    self.ingress.submissions.note(&arrived.action, State::Shed);
+                    self.ingress.mempool.give_up(&arrived.action);
                     continue;
                 }
                 if let Some(blocks) = self.lacks_token(&world.ledger, &arrived) {
@@ -478,7 +478,7 @@ where
                             refused.push((arrived, Refusal::NonceUsed));
                         }
                     }
-                    Err(_) => self.ingress.submissions.note(&arrived.action, State::Shed),
+                    Err(_) => self.ingress.mempool.give_up(&arrived.action),
                 }
             }
         });

@@ -32,7 +32,7 @@ use seawall_types::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
 };
 use thiserror::Error;
 
@@ -220,11 +220,21 @@ impl Inner {
 const RESCUES: usize = lane_index(Lane::Rescue);
 const TRADES: usize = lane_index(Lane::Trade);
 
+/// Told of what a pool takes in and gives up, without its lock. Whoever is told must be quick: actions wait for it.
+pub trait Watcher: Send + Sync + 'static {
+    /// An action was pooled.
+    fn pooled(&self, action: &SignedAction);
+
+    /// It was given up for another, or had no place when it had been checked.
+    fn shed(&self, action: &SignedAction);
+}
+
 /// The pool, shared by the submission side and the proposer.
 #[derive(Clone, Default)]
 pub struct Mempool {
     inner: Arc<Mutex<Inner>>,
     submissions: Submissions,
+    watcher: Arc<OnceLock<Arc<dyn Watcher>>>,
 }
 
 const fn lane_index(lane: Lane) -> usize {
@@ -237,13 +247,26 @@ const fn lane_index(lane: Lane) -> usize {
 impl Mempool {
     /// A pool within these limits that tells `submissions` what becomes of actions.
     pub fn new(limits: PoolLimits, submissions: Submissions) -> Self {
-        let mempool = Self { inner: Arc::default(), submissions };
+        let mempool = Self { submissions, ..Self::default() };
         mempool.lock().limits = limits;
         mempool
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("a thread panicked while it held the mempool")
+    }
+
+    /// Tells this watcher from now on. There is one: false if somebody else watches.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>) -> bool {
+        self.watcher.set(watcher).is_ok()
+    }
+
+    /// Notes that an action has no place here any more.
+    pub(crate) fn give_up(&self, action: &SignedAction) {
+        self.submissions.note(action, State::Shed);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.shed(action);
+        }
     }
 
     /// Whether this very action waits.
@@ -315,6 +338,7 @@ impl Mempool {
         inner.bytes[index] += bytes;
         inner.withdrawals += usize::from(rank == Rank::Withdrawal);
         let settled = action.account.get() < inner.accounts;
+        let told = self.watcher.get().map(|watcher| (watcher, action.clone()));
         inner.lanes[index].insert(place, Pooled { action, signers, bytes, own, relayed: false, settled });
         if lane == Lane::Rescue {
             for waiter in inner.waiters.drain(..) {
@@ -323,7 +347,10 @@ impl Mempool {
         }
         drop(inner);
         for action in shed {
-            self.submissions.note(&action, State::Shed);
+            self.give_up(&action);
+        }
+        if let Some((watcher, action)) = told {
+            watcher.pooled(&action);
         }
         Ok(())
     }

@@ -373,7 +373,7 @@ mod tests {
             account: AccountId(1),
             nonce: Nonce(which / 2),
             expiry: Height(expiry),
-            action: Action::CancelAll { market: None, keep_reduce_only: which % 2 == 0 },
+            action: Action::CancelAll { market: None, keep_reduce_only: which.is_multiple_of(2) },
             signature: Signature::default(),
         }
     }

@@ -20,11 +20,12 @@ use seawall_chain::{
 };
 use seawall_ledger::Compartment;
 use seawall_node::{
-    config_file::{LogConfig, ReplayConfig, ValidatorConfig},
+    config_file::{ReplayConfig, ValidatorConfig},
     feeds::ReplaySource,
     files::from_hex,
     genesis_file,
     keys::Keys,
+    log,
     process::{self, Options as NodeOptions, Running, wall_ms},
     stdio::ZoneTrial,
 };
@@ -477,9 +478,10 @@ impl Network {
             listen: self.addresses[index].1,
             block_interval: self.options.interval,
             metrics: None,
+            submit: None,
             timeline: self.timeline,
             replay: Some(ReplayConfig { name: self.replay.name.clone(), feeds: self.feeds[index].clone() }),
-            log: LogConfig::default(),
+            log: log::quiet(),
             peers: self.addresses.clone(),
         };
         let path = self.options.data.join(format!("validator-{index}.toml"));
@@ -520,6 +522,8 @@ impl Network {
             timeline: self.timeline,
             policy: BuildPolicy { interval: self.options.interval, ..BuildPolicy::default() },
             monitor: Arc::new(Reporter { index, sender: self.sender.clone() }),
+            metrics: None,
+            submit: None,
             probe: Arc::new(move |finalized| {
                 if let Some(elapsed) = finalized.since_proposal {
                     let _ = finality.try_send(Told::Finality(elapsed));

@@ -6,7 +6,8 @@
 //! data = "data"
 //! listen = "127.0.0.1:7000"
 //! block_interval_ms = 100           # optional
-//! metrics = "127.0.0.1:9000"        # optional; not served yet
+//! metrics = "127.0.0.1:9000"        # optional: GET /metrics; see `serve`
+//! submit = "127.0.0.1:8000"         # optional: where actions arrive; see `front`
 //!
 //! [timeline]                        # optional: without it, chain time is wall time
 //! wall_origin_ms = 1780000000000
@@ -17,7 +18,7 @@
 //! name = "crash-2025-10-10"
 //! feeds = [0, 3, 5]                 # places in the whole recording
 //!
-//! [log]                             # optional; not obeyed yet: SEAWALL_LOG is
+//! [log]                             # optional; SEAWALL_LOG overrules the filter
 //! filter = "info"
 //! format = "text"                   # or "json"
 //! file = "validator.log"            # optional: standard error without it
@@ -55,8 +56,10 @@ pub struct ValidatorConfig {
     pub listen: SocketAddr,
     /// Wall time between two blocks on one another, at least.
     pub block_interval: Duration,
-    /// Where metrics shall be served. Checked, and not served yet.
+    /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where actions arrive from programs of this machine.
+    pub submit: Option<SocketAddr>,
     /// Chain time.
     pub timeline: Timeline,
     /// Where prices come from.
@@ -115,6 +118,7 @@ struct ConfigIn {
     listen: SocketAddr,
     block_interval_ms: Option<Spanned<u64>>,
     metrics: Option<SocketAddr>,
+    submit: Option<Spanned<SocketAddr>>,
     timeline: Option<Spanned<TimelineToml>>,
     replay: Option<Spanned<ReplayConfig>>,
     #[serde(default)]
@@ -131,6 +135,8 @@ struct ConfigOut<'a> {
     block_interval_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submit: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<TimelineToml>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,6 +185,13 @@ impl ValidatorConfig {
                 Timeline { wall_origin_ms, chain_origin_ms, speed }
             }
         };
+        let submit = match &raw.submit {
+            Some(value) if !value.get_ref().ip().is_loopback() => {
+                let reason = "submit: nobody is asked who they are there; use a loopback address".to_owned();
+                return Err(fault(value.span().start, reason));
+            }
+            submit => submit.as_ref().map(|value| *value.get_ref()),
+        };
         let mut peers = Vec::with_capacity(raw.peers.len());
         for (name, address) in &raw.peers {
             let key: Key = name.get_ref().parse().map_err(|error: seawall_types::ParseHexError| {
@@ -202,6 +215,7 @@ impl ValidatorConfig {
             listen: raw.listen,
             block_interval: Duration::from_millis(interval_ms),
             metrics: raw.metrics,
+            submit,
             timeline,
             replay: raw.replay.map(Spanned::into_inner),
             log,
@@ -225,6 +239,7 @@ impl ValidatorConfig {
             listen: self.listen,
             block_interval_ms: u64::try_from(self.block_interval.as_millis()).unwrap_or(u64::MAX),
             metrics: self.metrics,
+            submit: self.submit,
             timeline: (self.timeline != Timeline::LIVE).then_some(TimelineToml {
                 wall_origin_ms: self.timeline.wall_origin_ms,
                 chain_origin_ms: self.timeline.chain_origin_ms,

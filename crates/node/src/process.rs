@@ -1,11 +1,16 @@
 //! A validator on tokio: own thread, own directory, authenticated TCP.
 
-use crate::datadir::DirectoryLock;
+use crate::{
+    datadir::DirectoryLock,
+    front::{self, Front},
+    meter::{self, Meter},
+    serve,
+};
 use anyhow::{Context as _, Result, anyhow, bail};
 use commonware_cryptography::{ChaCha20Poly1305, bls12381::primitives::group::Share};
 use commonware_p2p::{Address, AddressableManager as _, authenticated::lookup};
 use commonware_parallel::Sequential;
-use commonware_runtime::{Runner as _, Supervisor as _, tokio};
+use commonware_runtime::{Clock as _, Handle, Runner as _, Spawner as _, Supervisor as _, tokio};
 use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
@@ -13,12 +18,13 @@ use commonware_stream::{
 use commonware_utils::{NZUsize, TryCollect as _, channel::oneshot, ordered::Map};
 use seawall_chain::{
     app::{BuildPolicy, Monitor},
-    block::PublicKey,
+    block::{Block, PublicKey},
     crypto::{Identity, key_of},
     engine::{self, Channel, Timeouts},
     gate::FinalityProbe,
     genesis::Genesis,
     ingress::{QueueLimits, Submitter},
+    machine::Step,
     mempool::PoolLimits,
     observer::PriceSource,
     store::{self, StateCommitment},
@@ -26,7 +32,7 @@ use seawall_chain::{
     work::Costs,
     zones::Zones,
 };
-use seawall_types::Domain;
+use seawall_types::{Digest, Domain};
 use std::{
     collections::BTreeSet,
     net::{SocketAddr, TcpListener},
@@ -61,6 +67,21 @@ pub struct Options {
     pub monitor: Arc<dyn Monitor>,
     /// Told of the finality of own proposals.
     pub probe: FinalityProbe,
+    /// Where metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Where programs of this machine submit actions, if anywhere.
+    pub submit: Option<SocketAddr>,
+}
+
+/// Tells several of final blocks, in this order.
+struct Monitors(Vec<Arc<dyn Monitor>>);
+
+impl Monitor for Monitors {
+    fn finalized(&self, block: &Block, digest: Digest, step: &Step) {
+        for monitor in &self.0 {
+            monitor.finalized(block, digest, step);
+        }
+    }
 }
 
 /// What a validator offers once it runs.
@@ -96,6 +117,8 @@ pub fn run(
         TcpListener::bind(options.listen)
             .with_context(|| format!("cannot listen on {}; is another process there?", options.listen))?,
     );
+    let metrics = options.metrics.map(serve::bind).transpose()?;
+    let submit = options.submit.map(front::bind).transpose()?;
     let runtime =
         tokio::Config::new().with_storage_directory(options.directory.clone()).with_worker_threads(2);
     tokio::Runner::new(runtime).start(|context| async move {
@@ -132,6 +155,13 @@ pub fn run(
         oracle.track(0, peers);
         let channels =
             Channel::ALL.iter().map(|channel| network.register(*channel as u64, channel.quota())).collect();
+        // One served before the store is opened tells whoever asks that the process lives.
+        if let Some(listener) = metrics {
+            serve::start(&context, listener);
+        }
+        let meter = Meter::new(&context, options.policy.max_actions);
+        let front = Front::default();
+        let (probe, certified) = (options.probe, meter.clone());
         let config = engine::Config {
             prefix: engine::DEFAULT_PREFIX.to_owned(),
             genesis: options.genesis,
@@ -143,8 +173,15 @@ pub fn run(
             clock_tolerance: Duration::from_secs(10),
             policy: options.policy,
             timeouts: Timeouts::default(),
-            monitor: options.monitor,
-            probe: options.probe,
+            monitor: Arc::new(Monitors(vec![
+                Arc::new(meter.clone()),
+                Arc::new(front.clone()),
+                options.monitor,
+            ])),
+            probe: Arc::new(move |finalized| {
+                certified.certified(&finalized);
+                probe(finalized);
+            }),
             queues: QueueLimits::default(),
             pools: PoolLimits::default(),
             costs: Costs::none(),
@@ -158,6 +195,20 @@ pub fn run(
         network.start();
         let (handle, validator) =
             engine::start(context.child("validator"), config, oracle.clone(), oracle, channels).await?;
+        validator.mempool.watch(Arc::new(meter.clone()));
+        let measured = validator.submitter.clone();
+        // On a thread of its own, behind everything else: a prediction is much arithmetic.
+        let _watching: Handle<()> = context.child("model").dedicated().spawn(move |context| async move {
+            give_way();
+            loop {
+                context.sleep(meter::WINDOW).await;
+                let window = meter.measure(&measured);
+                meter.compare(&window);
+            }
+        });
+        if let Some(listener) = submit {
+            front.start(listener, validator.submitter.clone()).context("no thread to take actions with")?;
+        }
         ready(Running { submitter: validator.submitter, zones: validator.zones });
         commonware_macros::select! {
             _ = stop => { Ok(()) },
@@ -193,7 +244,7 @@ fn give_way() {
     }
     // Of the calling thread, in spite of its name. It counts where the policy does not hold.
     if let Err(error) = rustix::process::setpriority_process(None, ZONE_NICE) {
-        tracing::warn!(%error, "cannot lower the priority of a zone's thread");
+        tracing::warn!(%error, "cannot lower the priority of a thread");
     }
 }
 

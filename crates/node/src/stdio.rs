@@ -126,6 +126,8 @@ pub fn run(config: &ValidatorConfig, policy: BuildPolicy, stdio: bool) -> Result
         timeline: config.timeline,
         policy,
         monitor,
+        metrics: config.metrics,
+        submit: config.submit,
         probe: Arc::new(move |finalized| {
             if stdio && let Some(elapsed) = finalized.since_proposal {
                 say(&format!("finality_us {}", elapsed.as_micros()));

@@ -237,6 +237,7 @@ fn config(peers: Vec<(PublicKey, std::net::SocketAddr)>, base: &Path) -> Validat
         listen: "127.0.0.1:7001".parse().unwrap(),
         block_interval: Duration::from_millis(250),
         metrics: Some("[::1]:9001".parse().unwrap()),
+        submit: Some("127.0.0.1:9002".parse().unwrap()),
         timeline: Timeline { wall_origin_ms: 5, chain_origin_ms: 7, speed: 10 },
         replay: Some(ReplayConfig { name: "crash-2025-10-10".into(), feeds: vec![0, 2] }),
         log: LogConfig {

@@ -49,8 +49,9 @@ const PURE: [&str; 5] =
 /// Crates of formulas in floats. Nothing of [`CONSENSUS`] may come to depend on one, not even through others.
 const FORMULAS: [&str; 1] = ["seawall-queueing"];
 /// Modules of the chain that may look at a clock: before a vote, while building, to sign an observation, to make a zone
-/// late on purpose.
-const CLOCKS: [&str; 5] = ["app.rs", "gate.rs", "observer.rs", "timeline.rs", "zones.rs"];
+/// late on purpose; before a batch of signatures, and where a simulation lets the time pass that work takes.
+const CLOCKS: [&str; 7] =
+    ["app.rs", "gate.rs", "ingress.rs", "observer.rs", "timeline.rs", "work.rs", "zones.rs"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace exists")

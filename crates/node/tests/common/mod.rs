@@ -205,6 +205,8 @@ pub fn run(
         policy: BuildPolicy { interval: Duration::from_millis(20), ..BuildPolicy::default() },
         monitor: Arc::new(Until { height, stop: Mutex::new(Some(stop)), first: Arc::clone(&first) }),
         probe: Arc::new(|_| {}),
+        metrics: None,
+        submit: None,
     };
     let ready = move |running: process::Running| {
         let submitter = running.submitter;
