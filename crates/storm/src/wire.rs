@@ -41,7 +41,7 @@ pub enum Half {
 
 impl Half {
     fn talks_to(self, place: usize) -> bool {
-        (place % 2 == 0) == (self == Self::First)
+        place.is_multiple_of(2) == (self == Self::First)
     }
 }
 
