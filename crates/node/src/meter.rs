@@ -19,7 +19,7 @@
 
 use crate::model::{Costs, MISSED_BLOCKS, pools, reserve};
 use commonware_runtime::{
-    Metrics, Supervisor,
+    Metrics,
     telemetry::metrics::{Counter, Histogram, MetricsExt as _, Registered, raw},
 };
 use hdrhistogram::Histogram as Delays;
