@@ -682,6 +682,37 @@ fn a_block_carries_what_its_observations_list_and_its_nonces_allow() {
     }));
 }
 
+/// The order of a block is a promise: whoever tops up in time is not liquidated by the price that made it necessary.
+#[test]
+fn a_top_up_saves_its_account_from_the_sweep_of_its_own_block() {
+    let fixture = fixture();
+    let parent = from_consensus(fixture.genesis.block(&fixture.commitment).digest());
+    let hit = |actions: Vec<SignedAction>| -> BTreeSet<AccountId> {
+        let mut world = fixture.genesis.world().unwrap();
+        let observations =
+            (0..4).map(|author| said(&fixture, author, 1, 1, START + 1_000, 930_000)).collect();
+        let brought = Brought { observations, actions, ..Brought::default() };
+        let executed = world.execute(parent, Height(1), brought, Purpose::Verify).unwrap();
+        let of = |event: &Event| match event {
+            Event::Liquidated(own) => Some(own.account),
+            Event::Closing { account, .. } => Some(*account),
+            _ => None,
+        };
+        executed.step.events().iter().filter_map(of).collect()
+    };
+    let all = hit(Vec::new());
+    let cross = |account: &AccountId| {
+        let positions = &fixture.genesis.accounts[account.get() as usize].positions;
+        positions.iter().all(|position| position.mode == MarginMode::Cross)
+    };
+    let victim = *all.iter().find(|account| cross(account)).expect("the price puts some in breach");
+    let amount = Atoms(1_000_000_000);
+    let saved = signed(ISSUER, 1, 10, Action::Deposit { to: victim, amount });
+    let rest: BTreeSet<AccountId> = all.iter().copied().filter(|account| *account != victim).collect();
+    assert!(!rest.is_empty());
+    assert_eq!(hit(vec![saved]), rest, "all others, and not the one that was topped up");
+}
+
 /// Two that are owed, and room for one nonce: the other is answered without one. A block that could carry neither both
 /// nor one would be a way to stop the chain.
 #[test]
