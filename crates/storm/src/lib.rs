@@ -14,6 +14,7 @@
 //! | [`wire`] | what happens to messages, by fault or by malice |
 //! | [`sim`] | one run, with everything seen written down |
 //! | [`judge`], [`forecast`] | what it was worth, and what queueing theory said |
+//! | [`extracts`] | recorded facts: where validators stand, what block space cost |
 //! | [`record`] | everything that a storm tells, as one piece of data |
 //! | [`run`](mod@run), [`campaign`], [`cli`] | a storm, many seeds, commands |
 
@@ -22,6 +23,7 @@
 pub mod calibration;
 pub mod campaign;
 pub mod cli;
+pub mod extracts;
 pub mod feeds;
 pub mod forecast;
 pub mod judge;
