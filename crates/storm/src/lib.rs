@@ -14,12 +14,13 @@
 //! | [`wire`] | what happens to messages, by fault or by malice |
 //! | [`sim`] | one run, with everything seen written down |
 //! | [`judge`], [`forecast`] | what it was worth, and what queueing theory said |
-//! | [`extracts`] | recorded facts: where validators stand, what block space cost |
+//! | [`baseline`], [`extracts`] | the same storm on a fee-ordered chain with keepers; recorded facts |
 //! | [`record`] | everything that a storm tells, as one piece of data |
 //! | [`run`](mod@run), [`campaign`], [`cli`] | a storm, many seeds, commands |
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod calibration;
 pub mod campaign;
 pub mod cli;
