@@ -3,8 +3,10 @@
 //! Exit codes: 0 if the storm held, 1 if it did not, 2 if it could not be run.
 
 use crate::{
+    baseline::{self, Calibration},
     campaign::{Campaign, Line, MAX_SEEDS},
     record::{Criterion, Direction, Record, Verdict},
+    report,
     run::{Options, StormError, run},
     sim::Progress,
     storms,
@@ -12,7 +14,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{fs, ops::Range, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ops::Range, path::PathBuf, process::ExitCode, sync::Arc};
 
 /// What to do with storms.
 #[derive(Clone, Debug, Subcommand)]
@@ -36,9 +38,15 @@ pub struct RunArgs {
     /// Prints the whole record as JSON on standard output, instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// Directory for the record.
+    /// Directory for the report, as a page and as data.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Shows beside it how the storm ends on a fee-ordered chain with keepers: what reports do unless told otherwise.
+    #[arg(long, overrides_with = "no_baseline")]
+    pub baseline: bool,
+    /// Leaves the fee-ordered chain out of the report.
+    #[arg(long)]
+    pub no_baseline: bool,
     /// Commit that the program was built from, to be told on in the record.
     #[arg(long)]
     pub commit: Option<String>,
@@ -130,17 +138,17 @@ fn one(args: &RunArgs) -> Result<bool, StormError> {
     });
     let record = run(&storm, &Options { seed: args.seed, commit: args.commit.clone(), told })?;
     bar.finish_and_clear();
-    if let Some(out) = &args.out {
-        let path = out.join("report.json");
-        let failed = |error| StormError::File { path: path.clone(), error };
-        fs::create_dir_all(out).map_err(failed)?;
-        let json = serde_json::to_vec(&record).expect("a record is plain data");
-        fs::write(&path, json).map_err(failed)?;
-    }
     if args.json {
         println!("{}", serde_json::to_string(&record).expect("a record is plain data"));
     } else {
         println!("{}", table(&record));
+    }
+    if let Some(out) = &args.out {
+        let other = (!args.no_baseline).then(|| baseline::play(&record, &Calibration::committed()));
+        let other = other.transpose()?;
+        let written = report::write(out, &record, other.as_ref());
+        let (page, _) = written.map_err(|error| StormError::File { path: out.clone(), error })?;
+        eprintln!("report: {}", page.display());
     }
     Ok(record.verdict == Verdict::Held)
 }

@@ -14,18 +14,23 @@
 //! | [`wire`] | what happens to messages, by fault or by malice |
 //! | [`sim`] | one run, with everything seen written down |
 //! | [`judge`], [`forecast`] | what it was worth, and what queueing theory said |
+//! | [`baseline`], [`extracts`] | the same storm on a fee-ordered chain with keepers; recorded facts |
+//! | [`report`] | a record as a page and as data |
 //! | [`record`] | everything that a storm tells, as one piece of data |
 //! | [`run`](mod@run), [`campaign`], [`cli`] | a storm, many seeds, commands |
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod calibration;
 pub mod campaign;
 pub mod cli;
+pub mod extracts;
 pub mod feeds;
 pub mod forecast;
 pub mod judge;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod sim;

@@ -22,6 +22,9 @@ pub enum StormError {
     /// The simulation did not take place.
     #[error(transparent)]
     Sim(#[from] SimError),
+    /// The storm ran, and its record cannot be played on the other chain.
+    #[error("no baseline: {0}; leave it out with --no-baseline")]
+    Baseline(#[from] crate::baseline::BaselineError),
     /// The calibration does not parse.
     #[error("storms/calibration.toml: {0}")]
     Calibration(String),

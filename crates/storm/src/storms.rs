@@ -22,6 +22,9 @@ storms!(
     "censoring-region",
     "hunted-leader",
     "dead-region",
+    "black-thursday",
+    "everyone-tops-up",
+    "stale-restart",
 );
 
 /// A storm that ships with the program.
