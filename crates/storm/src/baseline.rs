@@ -51,7 +51,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use seawall_ledger::{
     BackstopParams, ChainParams, Compartment, FundingParams, GenesisAccount, GenesisError, GenesisPosition,
-    Health, Ledger, LiquidationParams, MarketParams, OrderParams, Symbol, TierParams, kernel,
+    Health, Ledger, LiquidationParams, MarketParams, OrderParams, RescueParams, Symbol, TierParams, kernel,
 };
 use seawall_types::{
     AccountId, Action, Atoms, ChainId, Height, Key, Lots, MarginMode, Mark, MarketId, Nonce, Ppm, PriceState,
@@ -1197,12 +1197,20 @@ fn chain(run: &Run) -> Result<ChainParams, BaselineError> {
             orders: OrderParams::default(),
         });
     }
+    // That chain rations by fee and by nothing else: as many tokens as an account can have.
+    let rescues = RescueParams {
+        flat_tokens: limits::MAX_RESCUE_TOKENS,
+        issuer_tokens: limits::MAX_RESCUE_TOKENS,
+        ..RescueParams::default()
+    };
+    let rescues = rescues.for_accounts(run.book.len() as u64);
     Ok(ChainParams {
         chain: CHAIN,
         issuer: ISSUER,
         insurance: Atoms(0),
         liquidation_steps: 1,
         max_wait_blocks: 1,
+        rescues,
         markets,
     })
 }

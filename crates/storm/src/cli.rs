@@ -38,7 +38,7 @@ pub struct RunArgs {
     /// Prints the whole record as JSON on standard output, instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// Directory for the report, as a page and as data.
+    /// Directory for the report, as a page and as data; `runs/storms/NAME-SEED` if not given.
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Shows beside it how the storm ends on a fee-ordered chain with keepers: what reports do unless told otherwise.
@@ -143,13 +143,13 @@ fn one(args: &RunArgs) -> Result<bool, StormError> {
     } else {
         println!("{}", table(&record));
     }
-    if let Some(out) = &args.out {
-        let other = (!args.no_baseline).then(|| baseline::play(&record, &Calibration::committed()));
-        let other = other.transpose()?;
-        let written = report::write(out, &record, other.as_ref());
-        let (page, _) = written.map_err(|error| StormError::File { path: out.clone(), error })?;
-        eprintln!("report: {}", page.display());
-    }
+    let default = || PathBuf::from(format!("runs/storms/{}-{}", storm.name, args.seed));
+    let out = args.out.clone().unwrap_or_else(default);
+    let other = (!args.no_baseline).then(|| baseline::play(&record, &Calibration::committed()));
+    let other = other.transpose()?;
+    let written = report::write(&out, &record, other.as_ref());
+    let (page, _) = written.map_err(|error| StormError::File { path: out, error })?;
+    eprintln!("report: {}", page.display());
     Ok(record.verdict == Verdict::Held)
 }
 
