@@ -833,7 +833,7 @@ impl<'a> Other<'a> {
         let mut left = room;
         let mut lowest = FeeMwei(0);
         while left > 0 {
-            let Some((fee, tx)) = self.pool.next() else {
+            let Some((fee, tx)) = self.pool.take_highest() else {
                 lowest = FeeMwei(0);
                 break;
             };
@@ -1059,7 +1059,7 @@ impl<'a> Other<'a> {
         self.out.points.push(Point {
             at_ms: final_ms,
             lowest_fee_gwei: self.lowest.gwei(),
-            waiting: self.pool.len() as u64,
+            waiting: self.pool.waiting() as u64,
             waiting_rescues: self.waiting.len() as u64,
             in_breach: self.cases.len() as u64,
             served: self.out.breaches.served,

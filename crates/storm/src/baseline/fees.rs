@@ -141,12 +141,12 @@ impl Pool {
     }
 
     /// The highest bid.
-    pub fn next(&mut self) -> Option<(FeeMwei, Tx)> {
+    pub fn take_highest(&mut self) -> Option<(FeeMwei, Tx)> {
         self.waiting.pop_first().map(|(place, tx)| (place.fee(), tx))
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 }
@@ -211,16 +211,20 @@ mod tests {
         let (low, _) = pool.add(FeeMwei(1), Tx::Rescue(0));
         pool.add(FeeMwei(5), Tx::Rescue(1));
         pool.add(FeeMwei(5), Tx::Rescue(2));
-        assert_eq!(pool.next(), Some((FeeMwei(5), Tx::Rescue(1))), "of two that pay the same, the first");
+        assert_eq!(
+            pool.take_highest(),
+            Some((FeeMwei(5), Tx::Rescue(1))),
+            "of two that pay the same, the first"
+        );
         assert!(pool.remove(low) && !pool.remove(low));
-        assert_eq!(pool.next(), Some((FeeMwei(5), Tx::Rescue(2))));
-        assert_eq!(pool.next(), None);
+        assert_eq!(pool.take_highest(), Some((FeeMwei(5), Tx::Rescue(2))));
+        assert_eq!(pool.take_highest(), None);
         for rescue in 0..MAX_POOLED {
             assert_eq!(pool.add(FeeMwei(9), Tx::Rescue(rescue)).1, None);
         }
         assert_eq!(pool.add(FeeMwei(8), Tx::Keeper(3)).1, Some(Tx::Keeper(3)), "it is itself the lowest");
         assert_eq!(pool.add(FeeMwei(10), Tx::Keeper(4)).1, Some(Tx::Rescue(MAX_POOLED - 1)));
-        assert_eq!(pool.len(), MAX_POOLED);
+        assert_eq!(pool.waiting(), MAX_POOLED);
     }
 
     #[test]
