@@ -460,7 +460,7 @@ fn a_user_who_signs_more_rescues_than_it_has_tokens_for_holds_up_nobody_else() {
         .map(|place| {
             let switch = Action::ScheduleCancel { at: None };
             let action = signed(AccountId(20 + place), 7_000, 500, switch);
-            Submit { validator: (place % 3) as usize, at_ms: 2_500 + 700 * place, action, forged: false }
+            Submit { validator: (place % 3) as usize, at_ms: 2_100 + 200 * place, action, forged: false }
         })
         .collect();
     validators.submits.extend(neighbours.iter().cloned());

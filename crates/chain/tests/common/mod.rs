@@ -219,8 +219,8 @@ impl Fixture {
     /// The same with so many liquidation steps a block.
     pub fn with_budget(seed: u64, validators: u64, accounts: u64, liquidation_steps: u32) -> Self {
         let rescues = RescueParams {
-            pool_tokens: 1 << 20,
-            account_tokens: 4_096,
+            base_tokens: 2_000,
+            flat_tokens: 2_000,
             refill_blocks: 1_024,
             reserve_blocks: 512,
             ..RescueParams::default()
