@@ -13,6 +13,9 @@
 //!
 //! At most two may miss it. If no block carries it, all that could have are counted.
 //!
+//! Rescues are rationed by tokens: one whose signer has none at the end, and that no block carries, was not to be
+//! carried. It counts as refused.
+//!
 //! Value is counted anew after every block: the final chain is executed once more from genesis, and everything that
 //! every account holds is summed up.
 
@@ -27,7 +30,7 @@ use commonware_codec::EncodeSize as _;
 use hdrhistogram::Histogram;
 use seawall_chain::machine::{Answer, Brought, Purpose};
 use seawall_ledger::Event;
-use seawall_types::{AccountId, Lane, MarginMode, MarketId};
+use seawall_types::{AccountId, Lane, MarginMode, MarketId, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Length of a bucket of offered load.
@@ -99,6 +102,18 @@ pub struct Judge<'a> {
     chain: Vec<Placed<'a>>,
     /// Height and place in the block of every final action.
     carried: BTreeMap<ActionName, (u64, usize)>,
+    replayed: Replayed,
+}
+
+/// What executing the chain again showed.
+#[derive(Default)]
+struct Replayed {
+    conservation_breaks: u64,
+    liquidations: Vec<record::Liquidation>,
+    totals: record::Totals,
+    broken: Vec<String>,
+    /// Rescues that no block carries because their signers have no token for them.
+    rationed: BTreeSet<ActionName>,
 }
 
 impl<'a> Judge<'a> {
@@ -127,7 +142,9 @@ impl<'a> Judge<'a> {
             }
             chain.push(Placed { seen, height: *height, begun_us, final_us });
         }
-        Self { setup, log, honest, chain, carried }
+        let mut judge = Self { setup, log, honest, chain, carried, replayed: Replayed::default() };
+        judge.replayed = judge.replay();
+        judge
     }
 
     fn block(&self, height: u64) -> Option<&Placed<'a>> {
@@ -190,7 +207,8 @@ impl<'a> Judge<'a> {
         let listed = self.listed();
         let (rescue, p1) = self.lane(LaneName::Rescue, &listed);
         let (trade, _) = self.lane(LaneName::Trade, &BTreeMap::new());
-        let (conservation_breaks, liquidations, mut totals, mut broken) = self.replay();
+        let Replayed { conservation_breaks, liquidations, totals, broken, .. } = &self.replayed;
+        let (mut totals, mut broken) = (totals.clone(), broken.clone());
         let mut finality: Vec<u64> = self
             .chain
             .iter()
@@ -213,7 +231,7 @@ impl<'a> Judge<'a> {
         broken.extend(self.log.faults.iter().cloned());
         let safety = record::Safety {
             forks: self.log.forks.len() as u64,
-            conservation_breaks,
+            conservation_breaks: *conservation_breaks,
             stale_price_liquidations: stale,
             p1_checked: p1.checked,
             p1_late: p1.late,
@@ -244,7 +262,7 @@ impl<'a> Judge<'a> {
             backlog: thinned(self.log.backlog.clone()),
             faults: self.faults(),
             heals: self.heals(),
-            liquidations: liquidations.into_iter().take(record::MAX_LIQUIDATIONS).collect(),
+            liquidations: liquidations.iter().take(record::MAX_LIQUIDATIONS).cloned().collect(),
             totals,
             safety,
             prediction,
@@ -319,7 +337,7 @@ impl<'a> Judge<'a> {
             at.sent += 1;
             let carried = self.carried.get(&sent.name).copied();
             let found = carried.and_then(|(height, index)| Some((self.block(height)?, index)));
-            let refused = sent.refused.clone().filter(|_| found.is_none());
+            let refused = self.refused(sent);
             match &refused {
                 Some(reason) => *own.refused.entry(reason.clone()).or_default() += 1,
                 None => {
@@ -385,8 +403,19 @@ impl<'a> Judge<'a> {
         (own, promise)
     }
 
-    /// Executes the chain again from genesis: value after every block, and what liquidation did.
-    fn replay(&self) -> (u64, Vec<record::Liquidation>, record::Totals, Vec<String>) {
+    /// Why an action is in no block, if it was not to be in one: its gateway gave it up, or its signer has no token for it.
+    fn refused(&self, sent: &sim::Sent) -> Option<String> {
+        if self.carried.contains_key(&sent.name) {
+            return None;
+        }
+        let rationed =
+            || self.replayed.rationed.contains(&sent.name).then(|| Refusal::NoRescueTokens.to_string());
+        sent.refused.clone().or_else(rationed)
+    }
+
+    /// Executes the chain again from genesis: value after every block, what liquidation did, and who is rationed.
+    fn replay(&self) -> Replayed {
+        let mut rationed = BTreeSet::new();
         let mut totals = record::Totals::default();
         let mut broken = Vec::new();
         let mut breaks = 0;
@@ -418,6 +447,13 @@ impl<'a> Judge<'a> {
                     if let Err(error) = world.ledger.audit() {
                         breaks += 1;
                         broken.push(format!("after block {}: {error}", placed.height));
+                    }
+                }
+                for sent in self.log.sent.iter().filter(|sent| !self.carried.contains_key(&sent.name)) {
+                    let Some(own) = &sent.action else { continue };
+                    let next = world.ledger.globals().height.next();
+                    if world.ledger.rescue_tokens_at(own.account, next) == 0 {
+                        rationed.insert(sent.name);
                     }
                 }
             }
@@ -452,7 +488,7 @@ impl<'a> Judge<'a> {
             first.values().map(|own| own.height.saturating_sub(own.breached_height)).max().unwrap_or(0);
         let mut liquidations: Vec<record::Liquidation> = first.into_values().collect();
         liquidations.sort_by_key(|own| (own.height, own.account));
-        (breaks, liquidations, totals, broken)
+        Replayed { conservation_breaks: breaks, liquidations, totals, broken, rationed }
     }
 
     fn network(&self) -> record::Network {
@@ -609,10 +645,14 @@ impl<'a> Judge<'a> {
         all.filter(|own| members.contains(&usize::from(own.author.get()))).count() as u64
     }
 
-    /// Actions of censored accounts that waited at f+1 honest members while a censor led a block without them.
+    /// How often a rescue of a censored account waited while a censor led a block without it.
     fn left_out(&self, own: &crate::scenario::ByzantinePlan) -> u64 {
         let accounts = censored(&self.setup.plan, own);
-        let ours = self.log.sent.iter().filter(|sent| accounts.contains(&sent.name.0.get()));
+        let ours = self
+            .log
+            .sent
+            .iter()
+            .filter(|sent| sent.lane == LaneName::Rescue && accounts.contains(&sent.name.0.get()));
         ours.map(|sent| self.by_censors(sent, &own.validators)).sum()
     }
 
@@ -628,7 +668,9 @@ impl<'a> Judge<'a> {
         let censors = plan.byzantine.iter().filter(|own| own.kind == ByzantineKind::Censor);
         let accounts: BTreeSet<u64> = censors.flat_map(|own| censored(plan, own)).collect();
         let ours = self.log.sent.iter().filter(|sent| {
-            sent.lane == LaneName::Rescue && sent.refused.is_none() && accounts.contains(&sent.name.0.get())
+            sent.lane == LaneName::Rescue
+                && self.refused(sent).is_none()
+                && accounts.contains(&sent.name.0.get())
         });
         ours.map(|sent| {
             let height = self.carried.get(&sent.name).map(|(height, _)| *height);

@@ -119,6 +119,8 @@ pub struct Sent {
     pub refused: Option<String>,
     /// When f+1 honest members held it.
     pub held_us: Option<u64>,
+    /// The action itself, of rescues.
+    pub action: Option<SignedAction>,
 }
 
 /// A final block.
@@ -641,7 +643,7 @@ impl Run {
                     Err(error) => (None, Some(error.to_string())),
                 };
                 let mut log = open(&self.book);
-                if let Some(action) = kept.filter(|_| id.is_some()) {
+                if let Some(action) = kept.clone().filter(|_| id.is_some()) {
                     let place = log.sent.len();
                     log.waiting.push((place, action));
                 }
@@ -655,6 +657,7 @@ impl Run {
                     id,
                     refused,
                     held_us: None,
+                    action: kept,
                 });
             }
         }
