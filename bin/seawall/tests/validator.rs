@@ -95,7 +95,7 @@ fn a_validator_process_measures_its_lanes_beside_the_model_and_answers_on_its_so
     let mut trades = Client::open(submit, Lane::Trade, PATIENCE).unwrap();
     let mut last = None;
     for nonce in 1..=20 {
-        rescues.submit(&signed(1, nonce, Action::Transfer { to: AccountId(2), amount: Atoms(1) })).unwrap();
+        rescues.submit(&signed(1, nonce, Action::ScheduleCancel { at: None })).unwrap();
         let (first, told) = (rescues.answer().unwrap(), rescues.answer().unwrap());
         assert!(!first.told && told.told && told.id == first.id, "{first:?} {told:?}");
         assert_eq!(told.state, DONE, "{told:?}");
