@@ -232,7 +232,8 @@ impl<'a> Place<'a> {
     fn take(count: &'a AtomicUsize, most: usize) -> Option<Self> {
         let taken = count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
-        taken.is_ok().then_some(Self(count))
+        // Not built where there is none: what is built is given back.
+        taken.is_ok().then(|| Self(count))
     }
 }
 

@@ -1199,7 +1199,7 @@ fn chain(run: &Run) -> Result<ChainParams, BaselineError> {
     }
     // That chain rations by fee and by nothing else: as many tokens as an account can have.
     let rescues = RescueParams {
-        flat_tokens: limits::MAX_RESCUE_TOKENS,
+        flat_tokens: limits::MAX_RESCUE_TOKENS - RescueParams::default().account_tokens,
         issuer_tokens: limits::MAX_RESCUE_TOKENS,
         ..RescueParams::default()
     };

@@ -417,19 +417,6 @@ fn keepers_leave_as_many_liquidations_unserved_on_black_thursday_as_were_recorde
     assert!(range.contains(&share), "{share} of {:?}", out.runs[0].breaches);
 }
 
-#[test]
-#[ignore = "prints how the share depends on the fitted number"]
-fn how_the_unserved_share_depends_on_the_fee_cap() {
-    let record = black_thursday(FROM, TO, PACE);
-    for cap in [10.0, 20.0, 30.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 1_000.0] {
-        let mut terms = Calibration::committed();
-        terms.calibrated.fee_cap_quiet_multiple = cap;
-        let out = play(&record, &terms).unwrap().runs.remove(0);
-        let share = out.unserved_share.unwrap_or_default();
-        println!("{cap}: {share:.3} {:?} {:?} bad debt {}", out.breaches, out.keepers, out.bad_debt_atoms);
-    }
-}
-
 const BLACK_THURSDAY: &str = include_str!("../../../../storms/black-thursday.toml");
 
 #[test]

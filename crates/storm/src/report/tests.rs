@@ -370,16 +370,3 @@ fn a_report_is_written_as_a_page_and_as_data_that_reads_back() {
     assert_eq!(read.runs[0].blocks, record.runs[0].blocks);
     assert_eq!((read.digest, read.criteria.len()), (record.digest.clone(), record.criteria.len()));
 }
-
-/// Writes pages to look at: `STORM_PAGES=DIR cargo test -p seawall-storm -- --ignored pages_to_look_at`.
-#[test]
-#[ignore = "writes files to look at"]
-fn pages_to_look_at() {
-    let directory = PathBuf::from(std::env::var_os("STORM_PAGES").expect("STORM_PAGES names a directory"));
-    let one = record(vec![run("", 10.0)], false);
-    let many = record([0.5, 1.0, 10.0, 100.0].map(|load| run(&format!("{load}x"), load)).into(), true);
-    for (name, record) in [("one", one), ("sweep", many)] {
-        let baseline = baseline::play(&record, &baseline::Calibration::committed()).unwrap();
-        write(&directory.join(name), &record, Some(&baseline)).unwrap();
-    }
-}
