@@ -645,9 +645,6 @@ where
         let read = |read: &mut dyn FnMut(&World)| self.parts.machine.read_at(digest, read).is_some();
         self.parts.zones.finalized(block, step.as_deref(), read);
         let accounts = step.as_deref().and_then(Step::accounts);
-        if let Some(step) = step {
-            self.parts.monitor.finalized(block, digest, &step);
-        }
         self.parts.machine.finalize(digest, block.header.height);
         // From here on the machine stands above this block, and so does every check: an action that comes to the book after
         // it is not found open where this block has carried it.
@@ -659,6 +656,10 @@ where
         let waits = |name: &_| self.parts.mempool.waits(name);
         self.parts.submissions.forget(unknown);
         self.parts.submissions.finalized(block.header.height, known.iter().zip(refusals), waits);
+        // After the book: whoever is told here and asks there is told the same.
+        if let Some(step) = step {
+            self.parts.monitor.finalized(block, digest, &step);
+        }
         // The machine stands above this block now, so whatever account it has that the block has is the same one.
         if let Some(accounts) = accounts {
             self.parts.machine.read(|world| {
